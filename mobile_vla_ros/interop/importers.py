@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.interop import hdf5
+from mobile_vla_ros.interop import hdf5, trajectories, tub
 from mobile_vla_ros.interop.bags import bag, rosbag
 from mobile_vla_ros.interop.left_out import BESIDE_SQLITE, why_not
 from mobile_vla_ros.interop.lerobot import library as lerobot
@@ -72,7 +72,10 @@ OURS = (
         rosbag.open_bag,
         bag.SUFFIXES,
         bag.METADATA,
-        ('image_topic', 'command_topic', 'encoding', 'extra_topics'),
+        (
+            *('image_topic', 'command_topic', 'encoding', 'extra_topics'),
+            *('actions', 'scale', 'wheelbase_m'),
+        ),
     ),
     Importer(
         'LeRobot',
@@ -81,6 +84,14 @@ OURS = (
         options=('images', 'actions'),
         episodes=lerobot.episodes_of,
     ),
+    Importer(
+        'donkeycar tub',
+        tub.open_tub,
+        marker=tub.MARKER,
+        options=('scale', 'wheelbase_m'),
+        episodes=tub.episodes_of,
+    ),
+    Importer('GNM trajectory', trajectories.open_trajectory, marker=trajectories.MARKER),
 )
 
 
@@ -109,7 +120,7 @@ def importer_of(path: Path) -> Importer:
 
     :raises UserError: when there is none, with the reason.
     """
-    reason = why_not(path)
+    reason = why_not(path) if path.is_file() else ''
     if reason:
         raise UserError(f'it is {reason}')
     found = next((one for one in importers() if one.takes(path)), None)
@@ -180,12 +191,11 @@ def _walk(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
     """Yield each file and folder to import with '', and those left out with the reason."""
     for top, folders, files in os.walk(path):
         here = Path(top)
-        whole = here != out and any(one.takes(here) for one in importers())
-        reason = why_not(here)
-        if here == out or whole or reason:
+        whole = any(one.takes(here) for one in importers())
+        if here == out or whole:
             folders.clear()
             if here != out:
-                yield here, reason
+                yield here, ''
             continue
         folders[:] = [name for name in folders if not name.startswith('.')]
         others: Counter[str] = Counter()

@@ -1,19 +1,14 @@
-"""Files and folders that an import does not take: why, and what to do about each."""
+"""Files that an import does not take: why, and what to do about each."""
 
 from pathlib import Path
 
 LFS = b'version https://git-lfs'
 BESIDE_SQLITE = ('-wal', '-shm', '-journal')
-TUB = 'a donkeycar tub, which has no times and other units: drive again and record with ROS'
 POINTER = 'a git-lfs pointer, not the file itself: run git lfs pull'
 
 
 def why_not(path: Path) -> str:
-    """Return why a file or folder cannot be imported, and the remedy; '' if nothing is known."""
-    if path.is_dir():
-        if (path / 'manifest.json').is_file() and any(path.glob('*.catalog')):
-            return TUB
-        return ''
+    """Return why a file cannot be imported, and the remedy; '' if nothing is known."""
     try:
         with path.open('rb') as file:
             return POINTER if file.read(len(LFS)) == LFS else ''

@@ -1,6 +1,7 @@
 """The input of an import: an episode in another layout, and how to read it."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -34,6 +35,36 @@ def axes_of(text: str) -> dict[str, str]:
     return {name: column.strip() for name, (_, _, column) in zip(names, pairs, strict=True)}
 
 
+def scales_of(text: str, needed: Iterable[str] = ()) -> dict[str, float]:
+    """
+    Return the scale of each axis in ``AXIS=NUMBER,…``.
+
+    :param needed: axes that must be there, no other.
+    :raises UserError: when it is empty or otherwise not so.
+    """
+    scales = {name: plain_float(one) for name, one in axes_of(text).items()}
+    if (
+        not scales
+        or not all(map(math.isfinite, scales.values()))
+        or (needed and {*needed} != scales.keys())
+    ):
+        raise UserError(
+            'its commands have no unit',
+            got=f'--scale {text}' if text else None,
+            expected='m/s and rad/s at full deflection',
+            remedy='give --scale linear_x=1.0,angular_z=2.0 with those of your robot',
+        )
+    return scales
+
+
+def plain_float(text: str) -> float:
+    """Return a number, NaN for a text that is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 @dataclass(frozen=True)
 class ImportOptions:
     """
@@ -53,6 +84,9 @@ class ImportOptions:
     :param actions: of the commands: ``PATH`` of three columns, or ``AXIS=COLUMN,…`` (``axes_of``).
     :param colour: order of the values of a pixel in a file of rows: ``rgb`` or ``bgr``; '': that
         of the layout.
+    :param scale: ``AXIS=SPEED,…``: m/s and rad/s at full deflection of a joystick, or of throttle
+        and steering (``scales_of``).
+    :param wheelbase_m: between the axles of a base that steers, greater than zero; None: unknown.
     :param label: the instruction of one episode, whatever the file says; '': none.
     :param outcome: likewise.
     :raises UserError: for a value out of range.
@@ -70,6 +104,8 @@ class ImportOptions:
     images: str = ''
     actions: str = ''
     colour: str = ''
+    scale: str = ''
+    wheelbase_m: float | None = None
     label: str = ''
     outcome: str = ''
 
@@ -81,6 +117,8 @@ class ImportOptions:
                 got=self.rate_hz,
                 remedy='give --rate the rows a second',
             )
+        if self.wheelbase_m is not None and not 0 < self.wheelbase_m < 100:
+            raise UserError('a wheelbase must be greater than zero', got=self.wheelbase_m)
         if self.image_format not in FORMATS:
             raise UserError(
                 'unknown image format', got=repr(self.image_format), expected=' or '.join(FORMATS)
@@ -89,6 +127,7 @@ class ImportOptions:
         if self.colour not in ('', *COLOURS):
             raise UserError('unknown colour', got=repr(self.colour), expected=' or '.join(COLOURS))
         axes_of(self.actions)
+        scales_of(self.scale or 'linear_x=1')
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(
                 'JPEG quality out of range', got=self.jpeg_quality, expected='1 to 100'

@@ -8,14 +8,18 @@ import numpy as np
 from rosbags import rosbag1
 from rosbags.convert.converter import migrate_bytes
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.bags.commands import DEFINITIONS
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED, ImportResult, import_plain
 from mobile_vla_ros.interop.source import ImportOptions
 
 STORE, STORE_1 = get_typestore(Stores.ROS2_JAZZY), get_typestore(Stores.ROS1_NOETIC)
+for store in (STORE, STORE_1):
+    for name, definition in DEFINITIONS.items():
+        store.register(get_types_from_msg(definition, name))
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 DELAY_NS = 20_000_000
@@ -75,6 +79,19 @@ def twist(vx: float, vy: float = 0.0, wz: float = 0.0):
 def twist_stamped(stamp_ns: int, *speeds: float):
     """Return a geometry_msgs/TwistStamped."""
     return make('geometry_msgs/msg/TwistStamped', header(stamp_ns, ''), twist(*speeds))
+
+
+def odometry(stamp_ns: int, speeds: tuple[float, float, float], x: float = 0.0):
+    """Return a nav_msgs/Odometry of a base at x with vx, vy and wz."""
+    point, turn = make('geometry_msgs/msg/Point', x, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+    pose = make('geometry_msgs/msg/Pose', point, make('geometry_msgs/msg/Quaternion', *turn))
+    return make(
+        'nav_msgs/msg/Odometry',
+        header(stamp_ns),
+        'base',
+        make('geometry_msgs/msg/PoseWithCovariance', pose, np.zeros(36)),
+        make('geometry_msgs/msg/TwistWithCovariance', twist(*speeds), np.zeros(36)),
+    )
 
 
 def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:

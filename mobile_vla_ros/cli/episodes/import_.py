@@ -9,10 +9,12 @@ from mobile_vla_ros.errors import UserError
 
 # Fields of `ImportOptions`, which has the defaults.
 OPTIONS = (
-    ('rate', 'HZ', float, 'rows per second of HDF5 files, which have no times'),
-    ('images', 'PATH', str, 'images in an HDF5 file of an unknown layout or of several cameras'),
-    ('actions', 'A', str, 'PATH of three columns there, or linear_x=PATH[0],angular_z=PATH[1]'),
+    ('rate', 'HZ', float, 'rows or poses a second, of files without times'),
+    ('images', 'PATH', str, 'images of HDF5, of an unknown layout or several cameras'),
+    ('actions', 'A', str, 'PATH of three columns, or linear_x=PATH[0],angular_z=PATH[1]'),
     ('colour', 'C', str, 'order of the colours there: rgb or bgr'),
+    ('scale', 'S', str, 'm/s and rad/s at full deflection: linear_x=1.0,angular_z=2.0'),
+    ('wheelbase', 'M', float, 'metres between the axles of a base that steers'),
     ('image-format', 'F', str, 'of raw images: jpeg, or png, which is lossless (default: jpeg)'),
     ('jpeg-quality', '1-100', int, 'default: 90'),
     (
@@ -24,7 +26,7 @@ OPTIONS = (
     ),
     ('instruction', 'TEXT', str, 'of recordings that have none'),
     ('image-topic', 'TOPIC', str, 'image topic of a bag with several'),
-    ('command-topic', 'TOPIC', str, 'command topic of a bag with several'),
+    ('command-topic', 'TOPIC', str, 'of several in a bag; or of Odometry, Ackermann or Joy'),
     ('encoding', 'NAME', str, "colours of a bag's images of 8UC3 and the like, as bgr8"),
     ('extra_topics', '/A,/B', lambda text: tuple(text.split(',')), 'topics of a bag to keep'),
 )
@@ -34,12 +36,11 @@ def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'import',
-        help='import HDF5 files of raw images, rosbag2 folders and MCAP files',
-        description='Import recordings of other layouts, each as a complete episode or not at '
-        'all: HDF5 files with an image (BGR) and an action in each row, and rosbag2 folders, '
-        '.mcap and .db3 files with Image or CompressedImage and Twist or TwistStamped '
-        'topics. Sources imported before are skipped, or get the instruction given now. '
-        'Whatever is not imported is named. Exit status 1 if a source could not be imported.',
+        help='import bags of ROS 1 and 2, HDF5, donkeycar tubs, GNM trajectories',
+        description='Import recordings of other layouts (docs/recording.md has an example of '
+        'each), each episode completely or not at all. Those imported before are skipped, or get '
+        'the instruction given now. Whatever is not imported is named. Exit status 1 if a source '
+        'could not be imported.',
         epilog='example: mobile_vla episodes import ~/old_takes --out ~/mobile_vla_takes --rate 2 '
         '--instruction "go to the box on the left"',
     )
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             f'importing needs the library {error.name}', remedy='pip install -r requirements.txt'
         ) from None
     given = {name: getattr(args, name.replace('-', '_')) for name, *_ in OPTIONS}
-    given['rate_hz'] = given.pop('rate')
+    given |= {'rate_hz': given.pop('rate'), 'wheelbase_m': given.pop('wheelbase')}
     options = ImportOptions(
         **{name.replace('-', '_'): one for name, one in given.items() if one is not None}
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from rosbags.convert.converter import migrate_bytes
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.interop.bags.bag_files import (
@@ -22,6 +22,7 @@ from mobile_vla_ros.interop.bags.bag_files import (
     inflate,
     inflate_file,
 )
+from mobile_vla_ros.interop.bags.commands import DEFINITIONS
 from mobile_vla_ros.interop.bags.ros1_file import ROS1, Ros1File
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -69,6 +70,9 @@ class Bag:
     def __init__(self, path: Path, scratch: Path) -> None:
         self.ros_distro = ''
         self._store, self._ros1 = map(get_typestore, (Stores.LATEST, Stores.ROS1_NOETIC))
+        for store in (self._store, self._ros1):
+            for kind, definition in DEFINITIONS.items():
+                store.register(get_types_from_msg(definition, kind))
         self._migrations: dict[str, object] = {}  # how messages of ROS 1 become those of ROS 2
         self._files: list[BagFile] = []
         self._by_message = False

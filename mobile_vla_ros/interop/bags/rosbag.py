@@ -19,12 +19,19 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.bags.bag import Bag, Received
 from mobile_vla_ros.interop.bags.bag_files import Topic
+from mobile_vla_ros.interop.bags.commands import (
+    ODOMETRY,
+    TWIST,
+    TWIST_STAMPED,
+    TYPES,
+    Reader,
+    reader_of,
+)
 from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
 NO_TIME = 'they have no time: 0, or from before /clock'
@@ -41,13 +48,15 @@ def open_bag(path: Path, _key: str, options: ImportOptions, scratch: Path) -> It
     """
     with Bag(path, scratch) as bag:
         frames = _topic(bag, 'image', (IMAGE, COMPRESSED), options.image_topic)
-        commands = _topic(bag, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
+        kinds = tuple(TYPES) if options.command_topic else (TWIST, TWIST_STAMPED)
+        commands = _topic(bag, 'command', kinds, options.command_topic)
+        reader = reader_of(commands.type, options)
         words = {one for one in bag.topics if _is_instruction(one)}
         extra, missing = _extra(bag, options.extra_topics, (frames, commands))
         usable = _Usable(bag)
         yield Source(
             usable.first_ns([frames, commands]),
-            lambda writer, seen: _BagCopy(bag, usable, writer, options, seen).run(
+            lambda writer, seen: _BagCopy(bag, usable, writer, options, reader, seen).run(
                 frames, commands, extra
             ),
             {
@@ -100,10 +109,12 @@ class _BagCopy:
         usable: _Usable,
         writer: EpisodeWriter,
         options: ImportOptions,
+        reader: Reader,
         seen: Callable[[], None],
     ) -> None:
         self._bag, self._usable = bag, usable
         self._writer, self._options, self._seen = writer, options, seen
+        self._reader, self._moves = reader, False
         self._size: tuple[int, int] | None = None
         self._first_problem = ''
         self._lost: Counter[tuple[str, str]] = Counter()  # by kind and reason
@@ -133,6 +144,12 @@ class _BagCopy:
             raise UserError(
                 self._first_problem.rstrip('.') or f'{frames.name} has no message',
                 expected=f'images on {frames.name}',
+            )
+        if commands.type == ODOMETRY and not self._moves:
+            raise UserError(
+                f'the odometry on {commands.name} has no velocities',
+                got='a twist of zeros in every message',
+                remedy='name a topic of commands with --command-topic',
             )
         for (of, why), count in self._lost.items():
             name, text = loss(count, of, why)
@@ -186,24 +203,18 @@ class _BagCopy:
         if received.message is None:
             self._writer.add_event('problem', received.time_ns, f'1 command: {received.problem}')
             return
-        stamped = received.topic.type == TWIST_STAMPED
-        twist = received.message.twist if stamped else received.message
-        values = np.array(
-            [
-                twist.linear.x,
-                twist.linear.y,
-                twist.linear.z,
-                twist.angular.x,
-                twist.angular.y,
-                twist.angular.z,
-            ]
-        )
+        try:
+            values = np.array(self._reader.values(received.message), np.float64)
+        except LookupError:  # a joystick with fewer axes
+            self._writer.add_event('problem', received.time_ns, '1 command: it has fewer axes')
+            return
+        self._moves |= bool(values.any())
         if not np.isfinite(values).all():
             self._writer.add_event(
                 'problem', received.time_ns, 'a command was not finite and was left out'
             )
             return
-        stamp_ns = _stamp_ns(received.message.header) if stamped else received.time_ns
+        stamp_ns = _stamp_ns(received.message.header) if self._reader.stamped else received.time_ns
         self._writer.add_command(Command(values, stamp_ns, received.time_ns))
 
 
@@ -227,6 +238,11 @@ def _topic(bag: Bag, what: str, types: tuple[str, ...], wanted: str) -> Topic:
             f'it has no topic of {what}s',
             expected=expected,
             got=_named(bag.topics) or 'no topic',
+            remedy=(
+                'name a topic of Odometry, Ackermann or Joy with --command-topic'
+                if what == 'command' and not wanted
+                else None
+            ),
         )
     found = [one for one in usable if one.name == wanted] if wanted else usable
     if not found:

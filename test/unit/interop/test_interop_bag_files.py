@@ -13,11 +13,11 @@ from bags import (
     START_NS,
     STORE,
     drive,
-    header,
     image,
     import_one,
     imported_episode,
     make,
+    odometry,
     pixels_of,
     twist,
     write_bag,
@@ -243,26 +243,12 @@ def test_what_is_no_ros_2_recording_says_so(tmp_path):
     assert 'the bag is broken' in import_one(bag, tmp_path / 'out', PNG).reason
 
 
-@pytest.mark.parametrize('compression', ['none', 'bz2', 'lz4'])
+@pytest.mark.parametrize('compression', ['none', 'lz4'])
 def test_a_ros_1_bag_is_read_up_to_a_cut_and_without_its_index(tmp_path, compression):
     """As a recorder leaves it that was killed; its odometry becomes that of ROS 2."""
-    odometry = make(
-        'nav_msgs/msg/Odometry',
-        header(START_NS),
-        'base',
-        make(
-            'geometry_msgs/msg/PoseWithCovariance',
-            make(
-                'geometry_msgs/msg/Pose',
-                make('geometry_msgs/msg/Point', 1.0, 2.0, 0.0),
-                make('geometry_msgs/msg/Quaternion', 0.0, 0.0, 0.0, 1.0),
-            ),
-            np.zeros(36),
-        ),
-        make('geometry_msgs/msg/TwistWithCovariance', twist(0.25), np.zeros(36)),
-    )
+    moved = odometry(START_NS, (0.25, 0.0, 0.0), 1.0)
     messages = drive(30, image_of=lambda index, ns: image(pixels_of(index, (240, 180)), ns))
-    messages += [('/odom', odometry, time_ns) for _, _, time_ns in messages[::2]]
+    messages += [('/odom', moved, time_ns) for _, _, time_ns in messages[::2]]
     messages.sort(key=lambda one: one[2])
     bag = write_bag(tmp_path / 'drive', messages, compression)
     whole = bag.read_bytes()
@@ -270,7 +256,7 @@ def test_a_ros_1_bag_is_read_up_to_a_cut_and_without_its_index(tmp_path, compres
     with imported_episode(bag, tmp_path / 'whole', options) as episode:
         assert len(episode) == len(episode.commands) == 30
         kept = episode.messages('/odom')
-        assert [*kept] == [STORE.serialize_cdr(odometry, odometry.__msgtype__)] * 30
+        assert [*kept] == [STORE.serialize_cdr(moved, moved.__msgtype__)] * 30
         assert episode.topics['/odom'].definition
         assert not events(episode, 'problem')
     index = whole.index(b'index_pos=') + len(b'index_pos=')
@@ -304,7 +290,7 @@ def test_a_hostile_ros_1_bag_is_refused_in_a_sentence(tmp_path):
         reason = import_one(bag, tmp_path / 'out', PNG).reason
         assert words in reason and '\n' not in reason, reason
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(25):
         changed = bytearray(whole)
         for place in rng.integers(13, len(whole), 8):
             changed[place] = rng.integers(256)
