@@ -1,5 +1,6 @@
 """`episodes import` of LeRobot sets: what was exported comes back, others' by their names."""
 
+import itertools
 import json
 import os
 import shutil
@@ -105,12 +106,10 @@ def test_out_and_in_again_is_equal_to_the_last_bit(tmp_path):
     """Images, commands and times to the nanosecond, words and outcome; and so once more."""
     path = written(tmp_path / 'first')
     folders = [tmp_path / name for name in ('first', 'second', 'third')]
-    for number, (before, after) in enumerate(zip(folders, folders[1:], strict=False)):
+    for number, (before, after) in enumerate(itertools.pairwise(folders)):
         root = tmp_path / f'set{number}'
-        assert (
-            main(['episodes', 'export', str(before), '--out', str(root), '--format', 'lerobot'])
-            == 0
-        )
+        command = ['episodes', 'export', str(before), '--out', str(root)]
+        assert main([*command, '--format', 'lerobot']) == 0
         assert import_set(root, after) == 0
     with Episode.open(path) as first:
         known = {
