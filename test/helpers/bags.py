@@ -12,13 +12,13 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.interop.bags.commands import DEFINITIONS
+from mobile_vla_ros.interop.bags import commands, video
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED, ImportResult, import_plain
 from mobile_vla_ros.interop.source import ImportOptions
 
 STORE, STORE_1 = get_typestore(Stores.ROS2_JAZZY), get_typestore(Stores.ROS1_NOETIC)
 for store in (STORE, STORE_1):
-    for name, definition in DEFINITIONS.items():
+    for name, definition in (commands.DEFINITIONS | video.DEFINITIONS).items():
         store.register(get_types_from_msg(definition, name))
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000

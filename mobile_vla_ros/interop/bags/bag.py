@@ -11,6 +11,7 @@ from rosbags.convert.converter import migrate_bytes
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.interop.bags import commands, video
 from mobile_vla_ros.interop.bags.bag_files import (
     CDR,
     MAX_BYTES,
@@ -22,7 +23,6 @@ from mobile_vla_ros.interop.bags.bag_files import (
     inflate,
     inflate_file,
 )
-from mobile_vla_ros.interop.bags.commands import DEFINITIONS
 from mobile_vla_ros.interop.bags.ros1_file import ROS1, Ros1File
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -71,7 +71,7 @@ class Bag:
         self.ros_distro = ''
         self._store, self._ros1 = map(get_typestore, (Stores.LATEST, Stores.ROS1_NOETIC))
         for store in (self._store, self._ros1):
-            for kind, definition in DEFINITIONS.items():
+            for kind, definition in (commands.DEFINITIONS | video.DEFINITIONS).items():
                 store.register(get_types_from_msg(definition, kind))
         self._migrations: dict[str, object] = {}  # how messages of ROS 1 become those of ROS 2
         self._files: list[BagFile] = []

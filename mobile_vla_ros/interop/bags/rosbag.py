@@ -27,11 +27,13 @@ from mobile_vla_ros.interop.bags.commands import (
     Reader,
     reader_of,
 )
+from mobile_vla_ros.interop.bags.video import PACKET, VIDEO, Decoder, codec_of
 from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+IMAGES = (IMAGE, COMPRESSED, VIDEO, PACKET)
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
 NO_TIME = 'they have no time: 0, or from before /clock'
@@ -47,7 +49,7 @@ def open_bag(path: Path, _key: str, options: ImportOptions, scratch: Path) -> It
         without a choice; or has no instruction.
     """
     with Bag(path, scratch) as bag:
-        frames = _topic(bag, 'image', (IMAGE, COMPRESSED), options.image_topic)
+        frames = _topic(bag, 'image', IMAGES, options.image_topic)
         kinds = tuple(TYPES) if options.command_topic else (TWIST, TWIST_STAMPED)
         commands = _topic(bag, 'command', kinds, options.command_topic)
         reader = reader_of(commands.type, options)
@@ -115,8 +117,9 @@ class _BagCopy:
         self._bag, self._usable = bag, usable
         self._writer, self._options, self._seen = writer, options, seen
         self._reader, self._moves = reader, False
-        self._size: tuple[int, int] | None = None
+        self._size: tuple[int, ...] | None = None
         self._first_problem = ''
+        self._video: Decoder[Received] | None = None
         self._lost: Counter[tuple[str, str]] = Counter()  # by kind and reason
 
     def run(self, frames: Topic, commands: Topic, extra: Mapping[Topic, Channel]) -> None:
@@ -140,6 +143,7 @@ class _BagCopy:
                 self._message(received, extra[received.topic])
             else:
                 self._command(received)
+        self._end_video()
         if not self._writer.frames:
             raise UserError(
                 self._first_problem.rstrip('.') or f'{frames.name} has no message',
@@ -163,21 +167,48 @@ class _BagCopy:
         try:
             if message is None:
                 raise UserError(received.problem)
-            encoded, size = self._encoded(message)
-            if self._size is not None and self._size != size:
-                raise UserError(
-                    'an image differs in size from the first',
-                    got=_by(size),
-                    expected=_by(self._size),
-                )
+            codec = codec_of(message)
+            if not codec:
+                self._store(received, *self._encoded(message))
         except UserError as error:
-            self._first_problem = self._first_problem or str(error)
-            self._writer.add_event('drop', received.time_ns, f'1 frame: {error}')
+            self._drop(received, str(error))
             return
+        if codec:
+            self._video = self._video or Decoder(codec)
+            self._pictures(self._video.add(bytes(message.data), received))
+
+    def _pictures(self, decoded: Iterator[tuple[Received, np.ndarray]]) -> None:
+        options = self._options
+        for received, pixels in decoded:
+            encoded = images.encode_bgr(pixels, options.image_format, options.jpeg_quality)
+            try:
+                self._store(received, encoded, pixels.shape[:2])
+            except UserError as error:
+                self._drop(received, str(error))
+
+    def _end_video(self) -> None:
+        """Store the pictures that the decoder held back, and count the messages without one."""
+        if self._video is not None:
+            self._pictures(self._video.end())
+            for received in self._video.lost:
+                self._drop(received, 'a video message without a picture: damaged, or no key frame')
+
+    def _drop(self, received: Received, why: str) -> None:
+        self._first_problem = self._first_problem or why
+        self._writer.add_event('drop', received.time_ns, f'1 frame: {why}')
+
+    def _store(self, received: Received, encoded: bytes, size: tuple[int, ...]) -> None:
+        """Store a frame; raise UserError if it differs in size from the first."""
+        header = getattr(received.message, 'header', received.message)
         if self._size is None:
             self._size = size
-            self._writer.set_late(frame_id=message.header.frame_id)
-        self._writer.add_frame(encoded, _stamp_ns(message.header), received.time_ns)
+            self._writer.set_late(frame_id=header.frame_id)
+        if self._size != size:
+            raise UserError(
+                'an image differs in size from the first', got=_by(size), expected=_by(self._size)
+            )
+        stamp = header.stamp if hasattr(header, 'stamp') else header.timestamp
+        self._writer.add_frame(encoded, _stamp_ns(stamp), received.time_ns)
         self._seen()
 
     def _encoded(self, message: Any) -> tuple[bytes, tuple[int, int]]:
@@ -214,7 +245,9 @@ class _BagCopy:
                 'problem', received.time_ns, 'a command was not finite and was left out'
             )
             return
-        stamp_ns = _stamp_ns(received.message.header) if self._reader.stamped else received.time_ns
+        stamp_ns = (
+            _stamp_ns(received.message.header.stamp) if self._reader.stamped else received.time_ns
+        )
         self._writer.add_command(Command(values, stamp_ns, received.time_ns))
 
 
@@ -303,9 +336,9 @@ def _own_instruction(bag: Bag, topics: set[Topic]) -> str:
     return next(filter(None, texts), '')
 
 
-def _stamp_ns(header: Any) -> int:
-    return int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec)
+def _stamp_ns(stamp: Any) -> int:
+    return int(stamp.sec * NANOSECONDS + stamp.nanosec)
 
 
-def _by(size: tuple[int, int]) -> str:
+def _by(size: tuple[int, ...]) -> str:
     return f'{size[1]}x{size[0]}'
