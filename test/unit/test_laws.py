@@ -119,6 +119,8 @@ KEPT_TO = {
     },
     'h5py': {'episode', 'interop'},
     'rosbags': {'images', 'interop'},
+    'pyarrow': {'interop'},
+    'av': {'interop'},
     'cv_bridge': set(),  # docs/recording.md says why
     'jinja2': {'report'},
     'markupsafe': {'report'},
