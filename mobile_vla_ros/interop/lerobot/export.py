@@ -6,46 +6,31 @@ Each episode has a data file of its own and, of a set of video, a video; its fac
 that an export that was killed goes on with the episode that it was at.
 """
 
-import contextlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mobile_vla_ros.episode.catalog.inspect import vetted
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import replaced, sync, sync_tree
-from mobile_vla_ros.images.messages import encode
-from mobile_vla_ros.images.stored import BrokenImage, load, mode_of
-from mobile_vla_ros.interop.export import about, locked
-from mobile_vla_ros.interop.lerobot import actions, layout, statistics, video
-from mobile_vla_ros.interop.lerobot.parts import (
-    SLOWEST,
-    Content,
-    LeftOut,
-    Part,
-    content,
-    parts_of,
-    verdict_of,
-)
+from mobile_vla_ros.interop.export import locked
+from mobile_vla_ros.interop.lerobot import actions, layout
+from mobile_vla_ros.interop.lerobot.parts import SLOWEST, Content, LeftOut, content
+from mobile_vla_ros.interop.lerobot.tables import finish
+from mobile_vla_ros.interop.lerobot.writing import DONE, Setup, write_episode
 from mobile_vla_ros.types import TWIST_AXES
 
-SETTINGS, DONE = 'settings.json', 'done'
+SETTINGS = '.settings.json'
 DEFAULT_AXES = ('linear_x', 'angular_z')  # of a set in which nothing moves
 MAX_FPS = 1000
-GROUP_BYTES = 1 << 24  # of images in a group of rows
-DECODED_BYTES = 1 << 26  # of pixels at a time
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -72,38 +57,6 @@ class Wanted:
             raise UserError(
                 'a set needs frames a second', got=self.fps, expected=f'--fps 1 to {MAX_FPS}'
             )
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What all episodes of a set have in common."""
-
-    fps: int
-    size: tuple[int, int]
-    actions: dict[str, str]
-    video: str
-    state: str
-    proposals: bool
-    robot: str
-
-    def features(self) -> layout.Features:
-        about_video = video.about(self.video) if self.video else None
-        return layout.features(
-            self.actions,
-            self.size,
-            self.fps,
-            video=about_video,
-            state=self.state,
-            proposals=self.proposals,
-        )
-
-
-class _Image(NamedTuple):
-    """A measured image: its bytes, its histogram (3, 256), and its pixels if it is for a video."""
-
-    encoded: bytes
-    histogram: np.ndarray
-    pixels: np.ndarray | None
 
 
 def exported(
@@ -133,7 +86,11 @@ def exported(
     hidden.mkdir(parents=True, exist_ok=True)
     try:
         with locked(hidden):
-            yield from _build(paths, hidden, out, wanted, excluded, note)
+            try:
+                yield from _build(paths, hidden, out, wanted, excluded, note)
+            finally:
+                if hidden.is_dir() and not _done(hidden):
+                    shutil.rmtree(hidden)
     except BlockingIOError:
         raise UserError(f'another process is exporting to {out}') from None
     except OSError as error:
@@ -143,9 +100,6 @@ def exported(
             expected='a folder with room that this user may write',
             remedy='run the export again: it goes on',
         ) from None
-    finally:
-        if hidden.is_dir() and not any((hidden / DONE).glob('*.json')):
-            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _build(
@@ -179,7 +133,7 @@ def _build(
         note('an export with other settings was interrupted: it starts again')
         for one in hidden.iterdir():
             shutil.rmtree(one) if one.is_dir() else one.unlink()
-    (hidden / DONE).mkdir(exist_ok=True)
+    (hidden / DONE).parent.mkdir(exist_ok=True)
     if not kept.exists():
         with replaced(kept) as file:
             file.write(settings)
@@ -192,7 +146,7 @@ def _build(
         entry = next((one for one in entries if one['name'] == path.name), None)
         if entry is None:
             try:
-                entry = _export(path, hidden, setup, entries, contents[path])
+                entry = write_episode(path, hidden, setup, entries, contents[path])
             except UserError as error:
                 yield path, _left_out(out, path, error)
                 continue
@@ -203,8 +157,11 @@ def _build(
         yield path, {**done, 'status': 'exported', 'episodes': len(entry['episodes'])}
     if not entries:
         return
-    _finish(hidden, setup, entries)
+    finish(hidden, setup, entries)
+    sync_tree(hidden)
     os.rename(hidden, out)
+    shutil.rmtree((out / DONE).parent)
+    (out / SETTINGS).unlink()
     sync(out.parent)
     for sentence in _sentences(setup, entries, single, contents):
         note(sentence)
@@ -221,7 +178,7 @@ def _left_out(out: Path, path: Path, error: UserError) -> dict[str, Any]:
     return {**_skipped(out, str(error)), 'status': 'failed'}
 
 
-def _setup(contents: Mapping[Path, Content], wanted: Wanted) -> _Setup:
+def _setup(contents: Mapping[Path, Content], wanted: Wanted) -> Setup:
     """Return what all episodes have in common: their usual rate and size, the axes of any."""
     found = [*contents.values()]
     own_hz = float(np.median([one.rate_hz for one in found]))
@@ -238,7 +195,7 @@ def _setup(contents: Mapping[Path, Content], wanted: Wanted) -> _Setup:
     used = {axis for one in found for axis in one.axes} or DEFAULT_AXES
     names = {axis: name for axis, name in layout.AXIS_NAMES.items() if axis in used}
     given = {one.axis: one.name for one in actions.parse(wanted.actions)}
-    return _Setup(
+    return Setup(
         wanted.fps or max(fps, 1),
         size,
         {axis: given[axis] for axis in TWIST_AXES if axis in given} or names,
@@ -251,249 +208,11 @@ def _setup(contents: Mapping[Path, Content], wanted: Wanted) -> _Setup:
 
 def _done(hidden: Path) -> list[dict[str, Any]]:
     """Return what is known of the episodes that are complete, in order."""
-    return [json.loads(one.read_text()) for one in sorted((hidden / DONE).glob('*.json'))]
-
-
-def _export(
-    path: Path,
-    hidden: Path,
-    setup: _Setup,
-    entries: Sequence[Mapping[str, Any]],
-    has: Content,
-) -> dict[str, Any]:
-    """
-    Write data, video and facts of one episode; return the facts.
-
-    :raises LeftOut: when it does not fit; UserError: where it is broken; nothing is left.
-    """
-    if has.size != setup.size:
-        sizes = (f'{width}x{height}' for width, height in (has.size, setup.size))
-        raise LeftOut('its images have another size: {}, not {}'.format(*sizes))
-    number, place = len(entries), layout.place(len(entries))
-    parts_before = [one for entry in entries for one in entry['episodes']]
-    with Episode.open(path) as episode, contextlib.ExitStack() as files:
-        parts, single = parts_of(
-            episode, setup.fps, setup.actions, state=setup.state, proposals=setup.proposals
-        )
-        task = episode.instruction.strip()
-        tasks = [*dict.fromkeys([*(one['task'] for one in parts_before), task])]
-        facts = {
-            'task': task,
-            'about': json.dumps(about(episode), ensure_ascii=False),
-            layout.OUTCOME: episode.outcome,
-            layout.VERDICT: verdict_of(episode),
-        }
-        data = _opened(files, hidden / layout.DATA.format(**place))
-        schema = layout.schema(setup.features())
-        texts = [layout.OUTCOME, layout.VERDICT]
-        table = files.enter_context(
-            pq.ParquetWriter(data, schema, compression='snappy', use_dictionary=texts)
-        )
-        film = None
-        if setup.video:
-            film = video.VideoWriter(
-                _opened(files, hidden / layout.VIDEO.format(video_key=layout.IMAGE, **place)),
-                setup.video,
-                setup.size,
-                setup.fps,
-            )
-            files.callback(film.close)
-        index = sum(one['length'] for one in parts_before)
-        episodes: list[dict[str, Any]] = []
-        with ThreadPoolExecutor(THREADS) as pool:
-            for part in parts:
-                constant = {
-                    'episode_index': len(parts_before) + len(episodes),
-                    'task_index': tasks.index(task),
-                }
-                columns = {
-                    **part.columns,
-                    'index': index + np.arange(len(part)),
-                    **{name: np.full(len(part), value) for name, value in constant.items()},
-                }
-                measured = _images(episode, part, setup, pool)
-                histogram = _write(table, schema, part, columns, facts, measured, film)
-                stats = {name: statistics.of_values(one) for name, one in columns.items()}
-                stats[layout.IMAGE] = statistics.of_histogram(histogram, len(part))
-                index += len(part)
-                episodes.append(
-                    {
-                        'length': len(part),
-                        'task': task,
-                        'about': facts['about'],
-                        'stats': statistics.plain(stats),
-                        'histogram': histogram.tolist(),
-                    }
-                )
-        commands = len(episode.commands)
-    entry = {'name': path.name, 'episodes': episodes, 'single': single, 'commands': commands}
-    with replaced(hidden / DONE / f'{number:06}.json') as file:
-        json.dump(entry, file)
-    return entry
-
-
-def _opened(files: contextlib.ExitStack, path: Path) -> Any:
-    """Open a new file, which appears when the stack ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return files.enter_context(replaced(path, 'wb'))
-
-
-def _images(
-    episode: Episode, part: Part, setup: _Setup, pool: ThreadPoolExecutor
-) -> Iterator[_Image]:
-    """Yield the images of a part, decoded by several threads, a few at a time."""
-    block = max(1, DECODED_BYTES // (3 * setup.size[0] * setup.size[1]))
-
-    def measure(row: int, encoded: bytes) -> _Image:
-        try:
-            image = load(encoded)
-            is_rgb = mode_of(encoded) == 'RGB'
-        except BrokenImage as error:
-            reason = error.reason
-        else:
-            if image.size == setup.size:
-                pixels = np.asarray(image)
-                # LeRobot gives an image the channels that it has; those of a set must be three.
-                stored = encoded if is_rgb or setup.video else encode(pixels, 'png')
-                histogram = np.array(image.histogram(), np.int64).reshape(3, 256)
-                return _Image(stored, histogram, pixels if setup.video else None)
-            reason = 'an image of another size: {}x{}'.format(*image.size)
-        raise UserError(
-            f'{episode.path} is broken at frame {row}',
-            got=reason,
-            remedy='trim it with mobile_vla episodes edit',
-        )
-
-    rows = part.rows.tolist()
-    for first in range(0, len(rows), block):
-        some = rows[first : first + block]
-        yield from pool.map(measure, some, [episode.encoded(row) for row in some])
-
-
-def _write(
-    table: pq.ParquetWriter,
-    schema: pa.Schema,
-    part: Part,
-    columns: Mapping[str, np.ndarray],
-    facts: Mapping[str, str],
-    measured: Iterator[_Image],
-    film: video.VideoWriter | None,
-) -> np.ndarray:
-    """Write the rows of a part, its images too; return the sum of their histograms."""
-    histogram = np.zeros((3, 256), np.int64)
-    first, images, size = 0, [], 0
-    for row, image in enumerate(measured, 1):
-        histogram += image.histogram
-        if film is not None:
-            assert image.pixels is not None, 'kept for a video'
-            film.add(image.pixels)
-        else:
-            images.append(image.encoded)
-            size += len(image.encoded)
-        if row == len(part) or size >= GROUP_BYTES:
-            table.write_batch(_batch(schema, part, columns, facts, slice(first, row), images))
-            first, images, size = row, [], 0
-    return histogram
-
-
-def _batch(
-    schema: pa.Schema,
-    part: Part,
-    columns: Mapping[str, np.ndarray],
-    facts: Mapping[str, str],
-    rows: slice,
-    images: list[bytes],
-) -> pa.RecordBatch:
-    arrays = []
-    count = rows.stop - rows.start
-    for field in schema:
-        if field.name == layout.IMAGE:
-            names = [f'frame_{row:06}' for row in part.rows[rows].tolist()]
-            pairs = [pa.array(images, pa.binary()), pa.array(names)]
-            arrays.append(pa.StructArray.from_arrays(pairs, ['bytes', 'path']))
-        elif field.name in (layout.OUTCOME, layout.VERDICT):
-            arrays.append(pa.repeat(facts[field.name], count))
-        else:
-            values = np.ascontiguousarray(columns[field.name][rows])
-            flat = pa.array(values.reshape(-1))
-            is_list = isinstance(field.type, pa.FixedSizeListType)
-            arrays.append(
-                pa.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list else flat
-            )
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _finish(hidden: Path, setup: _Setup, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write the tables of episodes and tasks, the statistics and the description of a set."""
-    found = setup.features()
-    episodes: list[dict[str, Any]] = []
-    index = 0
-    for number, entry in enumerate(entries):
-        place, seconds = layout.place(number), 0.0
-        for one in entry['episodes']:
-            row = {
-                'episode_index': len(episodes),
-                'tasks': [one['task']],
-                'length': one['length'],
-                **{f'data/{name}': value for name, value in place.items()},
-                'dataset_from_index': index,
-                'dataset_to_index': index + one['length'],
-                layout.ABOUT: one['about'],
-                'meta/episodes/chunk_index': 0,
-                'meta/episodes/file_index': 0,
-            }
-            index += one['length']
-            if setup.video:
-                until = seconds + one['length'] / setup.fps
-                times = {'from_timestamp': seconds, 'to_timestamp': until}
-                row |= {
-                    f'videos/{layout.IMAGE}/{name}': value
-                    for name, value in (place | times).items()
-                }
-                seconds = until
-            row |= {
-                f'stats/{feature}/{name}': value
-                for feature, values in one['stats'].items()
-                for name, value in values.items()
-            }
-            episodes.append(row)
-    lengths = [row['length'] for row in episodes]
-    tasks = [*dict.fromkeys(row['tasks'][0] for row in episodes)]
-    table = hidden / layout.EPISODES.format(**layout.place(0))
-    table.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(episodes), table)
-    pq.write_table(layout.tasks_table(tasks), hidden / layout.TASKS)
-    texts = {
-        layout.STATS: statistics.plain(_whole_statistics(hidden, found, entries)),
-        layout.INFO: layout.info(found, setup.fps, lengths, len(tasks), setup.robot),
-    }
-    for name, content_ in texts.items():
-        (hidden / name).write_text(json.dumps(content_, indent=4) + '\n', encoding='utf-8')
-    shutil.rmtree(hidden / DONE)
-    (hidden / SETTINGS).unlink()
-    sync_tree(hidden)
-
-
-def _whole_statistics(
-    hidden: Path, found: layout.Features, entries: Sequence[Mapping[str, Any]]
-) -> dict[str, statistics.Statistics]:
-    """Return the statistics of a set: of its numbers as they were written, and of all pixels."""
-    names = [name for name, one in found.items() if one['dtype'] not in layout.NO_NUMBERS]
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for number in range(len(entries)):
-        file = hidden / layout.DATA.format(**layout.place(number))
-        table = pq.read_table(file, columns=names)
-        for name in names:
-            pieces[name] += map(layout.values, table.column(name).chunks)
-    stats = {name: statistics.of_values(np.concatenate(pieces.pop(name))) for name in names}
-    episodes = [one for entry in entries for one in entry['episodes']]
-    histogram = np.sum([one['histogram'] for one in episodes], axis=0)
-    frames = sum(one['length'] for one in episodes)
-    return {layout.IMAGE: statistics.of_histogram(histogram, frames), **stats}
+    return [json.loads(one.read_text()) for one in sorted((hidden / DONE).parent.glob('*.json'))]
 
 
 def _sentences(
-    setup: _Setup,
+    setup: Setup,
     entries: Sequence[Mapping[str, Any]],
     single: int,
     contents: Mapping[Path, Content],

@@ -154,7 +154,7 @@ def test_the_files_are_those_of_the_format(exported):
     tasks = pq.read_table(root / 'meta/tasks.parquet')
     assert tasks.to_pydict() == {'task_index': [0, 1], 'task': ['go to the red box', 'turn left']}
     assert json.loads(tasks.schema.metadata[b'pandas'])['index_columns'] == ['task']
-    assert not [one for one in root.rglob('.*') if one.is_file()]
+    assert not [*root.rglob('.*')]
 
 
 def test_statistics_are_those_of_every_value_and_pixel(exported):
@@ -301,7 +301,7 @@ def test_a_killed_export_goes_on(tmp_path):
     command = [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'episodes', 'export', episodes]
     process = subprocess.Popen([*command, '--out', out, '--format', 'lerobot'])
     hidden = tmp_path / '.killed.exporting'
-    while not len([*hidden.glob('done/*.json')]) and process.poll() is None:
+    while not len([*hidden.glob('.done/*.json')]) and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
