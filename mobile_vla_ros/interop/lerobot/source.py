@@ -7,6 +7,7 @@ frame is at its row over the frame rate, and its command by the names of the act
 
 import contextlib
 import dataclasses
+import functools
 import heapq
 import json
 from collections.abc import Callable, Iterator
@@ -35,8 +36,19 @@ UNSCALED = ('earthrover',)  # begin of robot types whose actions are from -1 to 
 
 def episodes_of(path: Path) -> dict[str, str]:
     """Return for the key of each episode of a set what tells it from others of that key."""
-    found = dataset.episodes(dataset.open_set(path))
-    return {dataset.KEY.format(one.index): one.told_by for one in found}
+    _, episodes = _read(path, _changed_ns(path))
+    return {key: one.told_by for key, one in episodes.items()}
+
+
+@functools.lru_cache(maxsize=1)  # a set is read once for all its episodes
+def _read(path: Path, changed_ns: int) -> tuple[LeRobotSet, dict[str, SetEpisode]]:
+    """Return a set and its episodes by key; the time is that of its description."""
+    found = dataset.open_set(path)
+    return found, {dataset.KEY.format(one.index): one for one in dataset.episodes(found)}
+
+
+def _changed_ns(path: Path) -> int:
+    return (path / layout.INFO).stat().st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -48,13 +60,12 @@ def open_episode(path: Path, key: str, options: ImportOptions) -> Iterator[Sourc
     :raises UserError: when the set is broken, or its actions or images cannot be told;
         ``Source.copy`` raises it for damage found later.
     """
-    found = dataset.open_set(path)
-    keyed = {dataset.KEY.format(one.index): one for one in dataset.episodes(found)}
-    episode = keyed[key]
+    changed_ns = _changed_ns(path)
+    found, episodes = _read(path, changed_ns)
+    episode = episodes[key]
     camera = _camera(found, options.images)
     rows = _Rows(found, episode, options.actions)
-    mtime_ns = (path / layout.INFO).stat().st_mtime_ns
-    created_ns = mtime_ns + round(episode.first / found.fps * NANOSECONDS)
+    created_ns = changed_ns + round(episode.first / found.fps * NANOSECONDS)
     if rows.times is not None and rows.times[1].min() > SINCE_2001_NS:
         created_ns = int(rows.times[1].min())
     tasks = [*dict.fromkeys(filter(str.strip, episode.tasks))]

@@ -349,3 +349,45 @@ def test_a_folder_of_something_else_and_a_missing_library_are_said(tmp_path, cap
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     assert export(tmp_path / 'in', '--out', tmp_path / 'set') == 2
     assert 'LeRobot sets need the library pyarrow' in capsys.readouterr().err
+
+
+MEASURED = """
+import re, resource, sys, time
+from pathlib import Path
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.interop.lerobot import export
+def peak_mb():  # ru_maxrss would be that of the parent
+    return int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024
+before_mb = peak_mb()
+started_s = time.monotonic()
+assert main(sys.argv[1:]) == 0
+own = resource.getrusage(resource.RUSAGE_SELF)
+child = resource.getrusage(resource.RUSAGE_CHILDREN)
+cpu_s = sum(one.ru_utime + one.ru_stime for one in (own, child))
+print(cpu_s, time.monotonic() - started_s, peak_mb() - before_mb)
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize('more', [(), ('--video', 'h264'), ('--video', 'av1')])
+def test_a_gigabyte_takes_at_most_five_minutes_of_two_cores(tmp_path, more, capsys):
+    """One long episode of 1280x720: CPU time a gigabyte, and memory beside the imports."""
+    from mobile_vla_ros.bench.synthetic_camera import images
+
+    frames = 300 if more else 1200
+    kinds = [encode(np.ascontiguousarray(one)) for one in images(1280, 720, 20)]
+    path = write(tmp_path / 'in', 0, frames, rate_hz=30.0, image=lambda frame: kinds[frame % 20])
+    command = ['episodes', 'export', path, '--out', tmp_path / 'set', '--format', 'lerobot', *more]
+    done = subprocess.run(
+        [sys.executable, '-c', MEASURED, *command], capture_output=True, text=True, check=True
+    )
+    cpu_s, wall_s, memory_mb = map(float, done.stdout.split()[-3:])
+    size_gb = path.stat().st_size / 1e9
+    with capsys.disabled():
+        print(
+            f'\n{" ".join(more) or "images"}: {cpu_s / size_gb / 60:.1f} min of CPU and '
+            f'{wall_s / size_gb / 60:.1f} min a GB, {cpu_s / frames * 1e3:.1f} ms a frame, '
+            f'{memory_mb:.0f} MB beside the imports'
+        )
+    assert cpu_s / size_gb < 600 and memory_mb < 300
