@@ -62,7 +62,7 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
         if not isinstance(top, dict):
             raise TypeError(f'{type(top).__name__}, not a dict')
         return {
-            str(name): one.value if isinstance(one, _Made) else np.asarray(one, np.float64)
+            str(name): one.value if isinstance(one, _Made) else _numbers(one)
             for name, one in top.items()
         }
     except Exception as error:  # of any kind, by what the bytes are
@@ -71,6 +71,13 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
             got=first_line(error),
             expected='a dict of arrays of numbers, and nothing else',
         ) from None
+
+
+def _numbers(value: Any) -> np.ndarray:
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, (bool, int, float)) for one in items):
+        raise TypeError('something else than numbers')  # nested lists could have any size
+    return np.asarray(value, np.float64)
 
 
 def _run(data: bytes) -> Any:

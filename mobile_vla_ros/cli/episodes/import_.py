@@ -28,7 +28,12 @@ OPTIONS = (
     ('image-topic', 'TOPIC', str, 'image topic of a bag with several'),
     ('command-topic', 'TOPIC', str, 'of several in a bag; or of Odometry, Ackermann or Joy'),
     ('encoding', 'NAME', str, "colours of a bag's images of 8UC3 and the like, as bgr8"),
-    ('extra_topics', '/A,/B', lambda text: tuple(text.split(',')), 'topics of a bag to keep'),
+    (
+        'extra_topics',
+        '/A,/B',
+        lambda text: tuple(filter(None, text.split(','))),
+        'topics of a bag to keep',
+    ),
 )
 
 

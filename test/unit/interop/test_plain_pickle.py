@@ -67,6 +67,8 @@ class Call:
         {'yaw': np.zeros(2, [('a', 'f8')])},
         {'yaw': ARRAYS},
         {'yaw': 'words'},
+        {'yaw': [[1, 2], [3]]},
+        {'yaw': [10**400]},
         [1],
         ARRAYS['big'],
     ],
