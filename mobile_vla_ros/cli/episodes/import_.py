@@ -17,23 +17,12 @@ OPTIONS = (
     ('wheelbase', 'M', float, 'metres between the axles of a base that steers'),
     ('image-format', 'F', str, 'of raw images: jpeg, or png, which is lossless (default: jpeg)'),
     ('jpeg-quality', '1-100', int, 'default: 90'),
-    (
-        'base_command_timeout_s',
-        'S',
-        float,
-        'the base stops this long after a command, 0: it holds the last one (default: by the '
-        'images)',
-    ),
+    ('base_command_timeout_s', 'S', float, 'the base stops this long after a command; 0: never'),
     ('instruction', 'TEXT', str, 'of recordings that have none'),
     ('image-topic', 'TOPIC', str, 'image topic of a bag with several'),
     ('command-topic', 'TOPIC', str, 'of several in a bag; or of Odometry, Ackermann or Joy'),
     ('encoding', 'NAME', str, "colours of a bag's images of 8UC3 and the like, as bgr8"),
-    (
-        'extra_topics',
-        '/A,/B',
-        lambda text: tuple(filter(None, text.split(','))),
-        'topics of a bag to keep',
-    ),
+    ('extra_topics', '/A,/B', lambda text: text.split(','), 'topics of a bag to keep'),
 )
 
 

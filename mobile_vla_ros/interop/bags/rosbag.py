@@ -33,7 +33,7 @@ from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-IMAGES = (IMAGE, COMPRESSED, VIDEO, PACKET)
+IMAGES: tuple[str, ...] = (IMAGE, COMPRESSED)
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
 NO_TIME = 'they have no time: 0, or from before /clock'
@@ -49,7 +49,9 @@ def open_bag(path: Path, _key: str, options: ImportOptions, scratch: Path) -> It
         without a choice; or has no instruction.
     """
     with Bag(path, scratch) as bag:
-        frames = _topic(bag, 'image', IMAGES, options.image_topic)
+        named = options.image_topic or not any(one.type in IMAGES for one in bag.topics)
+        kinds = (*IMAGES, VIDEO, PACKET) if named else IMAGES
+        frames = _topic(bag, 'image', kinds, options.image_topic)
         kinds = tuple(TYPES) if options.command_topic else (TWIST, TWIST_STAMPED)
         commands = _topic(bag, 'command', kinds, options.command_topic)
         reader = reader_of(commands.type, options)
@@ -299,7 +301,7 @@ def _extra(
 ) -> tuple[dict[Topic, Channel], list[str]]:
     """Return the topics to keep as they are, and a sentence for each name that is none of them."""
     found, missing = {}, []
-    for name in names:
+    for name in filter(None, names):
         of_name = [one for one in bag.topics if one.name == name]
         if len(of_name) != 1:
             got = _named(of_name) or 'no message of it'

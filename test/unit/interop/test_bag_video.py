@@ -23,6 +23,7 @@ from bags import (
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop.bags.video import codec_of
 from mobile_vla_ros.interop.imports import FAILED
+from mobile_vla_ros.interop.source import ImportOptions
 
 av = pytest.importorskip('av')
 COUNT, SIZE = 24, (64, 48)
@@ -122,6 +123,16 @@ def test_a_recording_that_begins_in_the_middle(tmp_path):
             assert np.array_equal(one.frame(place).image, wanted[row])
         texts = [event.text for event in one.events if event.name == 'drop']
         assert all('a video message without a picture' in text for text in texts)
+
+
+def test_images_come_before_a_video_of_them(tmp_path):
+    """A bag that was imported by its images goes on so; the video can be named."""
+    video = [('/video', compressed_video(H264[i], START_NS), START_NS + i) for i in range(COUNT)]
+    bag = write_bag(tmp_path / 'drive', [*video, *drive()])
+    with imported_episode(bag, tmp_path / 'out', PNG) as one:
+        assert np.array_equal(one.frame(3).image, pixels_of(3))
+    named = ImportOptions('go', image_topic='/video')
+    assert import_one(bag, tmp_path / 'other', named).health['frames'] == COUNT
 
 
 def test_an_unknown_codec_is_refused(tmp_path):
