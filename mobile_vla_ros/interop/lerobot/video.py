@@ -62,12 +62,20 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(rgb, 'rgb24')
         frame.pts, frame.time_base = self._count, self._period
         self._count += 1
-        self._container.mux(self._stream.encode(frame))
+        self._encode(frame)
 
     def close(self) -> None:
         """Write what is left, and the index."""
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        try:
+            self._encode(None)
+        finally:
+            self._container.close()
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except av.error.FFmpegError as error:  # some encoders take no small images
+            raise UserError('the video cannot be encoded', got=first_line(error)) from None
 
 
 def at(path: Path, times_s: np.ndarray, tolerance_s: float) -> Iterator[np.ndarray]:

@@ -251,7 +251,7 @@ def test_takeovers_proposals_and_odometry_are_columns(tmp_path):
 @pytest.mark.parametrize('codec', ['h264', 'av1'])
 def test_a_video_has_the_frames_of_each_episode_at_its_times(tmp_path, codec):
     """Frame i of an episode stands at its first time + i / fps."""
-    smooth = lambda frame: encoded(frame * 5, 'JPEG', size=(64, 48))  # noqa: E731
+    smooth = lambda frame: encoded(frame * 5, 'JPEG', size=(64, 64))  # noqa: E731
     write(tmp_path / 'in', frames=40, gaps=[20, 21, 22], image=smooth)
     out = tmp_path / 'set'
     assert export(tmp_path / 'in', '--out', out, '--video', codec) == 0
