@@ -2,10 +2,10 @@
 """
 Ask a GPU everything that only a GPU can tell, unattended: --out gets a JSON and a table.
 
-Needs torch, transformers, peft, accelerate, h5py and what they bring; no ROS, MuJoCo or network.
-Each part runs in a process of its own, and what it finds is written as it is found, so that a
-part that fails, crashes or takes too long costs only itself. A second command with the same --out
-adds its parts. Exit status 1 if a part failed.
+Needs torch, transformers, peft, accelerate, h5py, OpenCV and what they bring; no ROS, MuJoCo or
+network. Each part runs in a process of its own, and what it finds is written as it is found, so
+that a part that fails, crashes or takes too long costs only itself. A second command with the
+same --out adds its parts. Exit status 1 if a part failed.
 """
 
 import argparse
@@ -391,7 +391,7 @@ def resume(run: Run) -> None:
 
 
 def until_stopped(run: Run, out: str, values: dict) -> None:
-    from mobile_vla_ros.training.stop import TrainingStopped
+    from mobile_vla_ros.training.loop import TrainingStopped
 
     try:
         run.train_here(out, **values)

@@ -68,7 +68,7 @@ def draw(folder: Path) -> None:
 
     from mobile_vla_ros.episode.storage.schema import EpisodeInfo
     from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-    from mobile_vla_ros.images.messages import encode
+    from mobile_vla_ros.images.compressed import encode
     from mobile_vla_ros.types import Command
 
     random = np.random.default_rng(0)

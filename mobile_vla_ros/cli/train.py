@@ -27,8 +27,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     from mobile_vla_ros.training.flags import parse
 
     configs = parse(argv)
-    from mobile_vla_ros.training.loop import Trained, train
-    from mobile_vla_ros.training.stop import TrainingStopped
+    from mobile_vla_ros.training.loop import Trained, TrainingStopped, train
 
     page = Path(configs[2].out) / 'report.html'
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mobile_vla_ros.data.facts import EpisodeFacts
-from mobile_vla_ros.data.near_identical import Repeats, find_repeats
 from mobile_vla_ros.data.segments import Sampling, Segment, read_episodes, refusals
-from mobile_vla_ros.data.split import split_episodes
+from mobile_vla_ros.data.split import Repeats, find_repeats, split_episodes
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.episode.timing.command_rule import (
     SETTING,

@@ -1,17 +1,22 @@
-"""Decode and resize each frame of an episode once."""
+"""Decode and resize each frame of an episode once; what a bundle stores of the images."""
 
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
 
+from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.preprocess import resize
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.stored import read_header
 from mobile_vla_ros.types import ImageSpec
 
 Key = tuple[str, int]  # path of the episode, row of the frame
+MAX_SIZES = 8  # image sizes in a bundle
 
 
 class FrameCache:
@@ -93,3 +98,30 @@ def _pixels(episode: Episode, index: int, spec: ImageSpec) -> np.ndarray:
             expected='as many frames as before',
         )
     return episode.frame(index, spec.size).image
+
+
+def golden_window(episodes: EpisodeSet, cache: FrameCache) -> tuple[np.ndarray, str] | None:
+    """
+    Return the first readable window, from the validation side if possible.
+
+    :returns: (window, S, S, 3) uint8 and the episode's instruction; None if none is readable.
+    """
+    for segment in (*episodes.val, *episodes.train):
+        try:
+            return cache.frames(segment, segment.windows[0]), segment.instruction
+        except UserError:  # training reports it
+            continue
+    return None
+
+
+def camera_sizes(segments: Sequence[Segment]) -> list[list[int]]:
+    """Return [width, height] of the first image of each episode, the most frequent first."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for segment in {segment.path: segment for segment in segments}.values():
+        try:
+            with segment.open() as episode:
+                header = read_header(episode.encoded(int(segment.frames[0])))
+        except UserError:  # training reports it
+            continue
+        sizes[header.width, header.height] += 1
+    return [list(size) for size, _ in sizes.most_common(MAX_SIZES)]

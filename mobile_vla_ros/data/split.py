@@ -1,9 +1,17 @@
-"""Split episodes into a training and a validation side: seeded and stratified by instruction."""
+"""
+Split episodes into a training and a validation side: seeded and stratified by instruction.
+
+Episodes that drive (nearly) the same commands can be kept on one side.
+"""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.errors import UserError
 
 # How far the validation side may exceed its share to include an instruction that it lacks.
@@ -13,6 +21,46 @@ MAX_EXCESS = 1.5
 Unit = tuple[str, ...]
 # Instructions of a unit with their counts; units of one kind are interchangeable.
 Kind = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """
+    How many distinct command sequences some episodes contain.
+
+    :param driven: number of episodes that move the robot; the others resemble nothing.
+    :param groups: ids of near-identical episodes, each group sorted, the largest first.
+    """
+
+    driven: int = 0
+    groups: list[list[str]] = field(default_factory=list)
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct command sequences."""
+        return self.driven - sum(len(group) - 1 for group in self.groups)
+
+    def across(self, train: Collection[str]) -> list[list[str]]:
+        """Return the groups that a training side separates."""
+        train = set(train)
+        return [group for group in self.groups if 0 < len(train.intersection(group)) < len(group)]
+
+
+def find_repeats(signatures: Mapping[str, np.ndarray]) -> Repeats:
+    """
+    Find near-identical episodes (`episode.catalog.coverage.near_identical`).
+
+    :param signatures: from `episode.catalog.coverage.signature`, by episode id.
+    """
+    ids = sorted(signatures)
+    groups = coverage.near_identical([signatures[one] for one in ids])
+    return Repeats(
+        sum(len(driven) > 0 for driven in signatures.values()),
+        sorted(
+            ([ids[index] for index in group] for group in groups),
+            key=lambda group: (-len(group), group),
+        ),
+    )
 
 
 def split_episodes(

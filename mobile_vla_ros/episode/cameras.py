@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.images.compressed import stored_compressed
 
 TYPE = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED = '/compressed'
@@ -37,9 +38,7 @@ class CameraImages:
         except struct.error as error:
             raise ValueError(f'no {TYPE}: {first_line(error)}') from None
         try:
-            from mobile_vla_ros.images.messages import stored_bytes  # a GPU may lack rosbags
-
-            return stored_bytes(message)
+            return stored_compressed(message)
         except UserError:  # a broken image is for whoever decodes it
             return bytes(message.data)
 

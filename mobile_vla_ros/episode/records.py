@@ -82,7 +82,7 @@ class Channel:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class RecordedRows:
     """
     What was recorded, whatever the edits of an episode hide of it.
 
@@ -123,7 +123,7 @@ class TimedEpisode(Protocol):
         """Every event, in order of arrival."""
 
     @property
-    def recording(self) -> Recording:
+    def recording(self) -> RecordedRows:
         """What was recorded before the first frame and after the last one, too."""
 
     @property

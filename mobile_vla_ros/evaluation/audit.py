@@ -12,8 +12,8 @@ from mobile_vla_ros import text_table
 from mobile_vla_ros.data import scale
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.facts import EpisodeFacts, share_a_view
-from mobile_vla_ros.data.near_identical import find_repeats
 from mobile_vla_ros.data.segments import NEARLY, Sampling, read_episodes
+from mobile_vla_ros.data.split import find_repeats
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import Tokenizer, load_tokenizer, unknown_words
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, AXIS_UNITS

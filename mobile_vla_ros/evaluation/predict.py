@@ -11,9 +11,9 @@ from accelerate.utils import gather_object
 
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset
-from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
+from mobile_vla_ros.data.order import Feed
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.model.backbone import Tokenizer, tokenize
 from mobile_vla_ros.model.network import VlaNetwork, evaluating

@@ -6,27 +6,22 @@ needs no ROS, nor does this module: a message is any object with the fields of s
 or sensor_msgs/CompressedImage.
 """
 
-import re
 import sys
-import threading
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 from rosbags.image import image_to_cvimage
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.stored import (
-    JPEG_START,
-    PNG_START,
-    Header,
-    check_size,
-    check_whole,
-    decode,
-    load,
+from mobile_vla_ros.images.compressed import (
+    check_compressed,
+    encode_bgr,
+    limit_threads,
+    stored_compressed,
+    swapped,
 )
+from mobile_vla_ros.images.stored import Header, check_size
 
 # encoding -> (values a pixel, bytes a value)
 ENCODINGS = {
@@ -56,15 +51,6 @@ NAMELESS = {'8UC1': (1, 1), '8UC2': (2, 1), '8UC3': (3, 1), '8UC4': (4, 1), '16U
 # A luma plane, then half as many rows of chroma.
 TWO_PLANES = ('nv12', 'nv21')
 
-FORMATS = ('jpeg', 'png')
-
-# image_transport compresses a Bayer image as it is, in grey: only the message's format names the
-# pattern. After "compressed" it names the colours that it converted to.
-MOSAIC = re.compile(r'\bbayer_(rggb|bggr|gbrg|grbg)')
-CONVERTED = re.compile(r'compressed\s+(bgr|rgb)')
-
-_scratch = threading.local()
-
 
 def to_rgb(message) -> np.ndarray:
     """
@@ -81,31 +67,6 @@ def to_rgb(message) -> np.ndarray:
     image = np.ascontiguousarray(_convert(message, 'rgb8')).view()
     image.flags.writeable = False
     return image
-
-
-def encode(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> bytes:
-    """
-    Return the stored bytes of an image.
-
-    :param image: (height, width, 3) uint8, RGB.
-    :param image_format: ``jpeg``, or ``png`` (lossless).
-    :param quality: JPEG quality, 1 to 100.
-    :raises UserError: for any other format, or when the image is too large.
-    """
-    return encode_bgr(_swapped(image), image_format, quality)
-
-
-def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> bytes:
-    """Return the stored bytes of a (height, width, 3) uint8 image in BGR; see ``encode``."""
-    if image_format not in FORMATS:
-        raise UserError(
-            'unknown image format', got=repr(image_format), expected=' or '.join(FORMATS)
-        )
-    check_size(image.shape[1], image.shape[0])  # OpenCV would print every failure
-    _limit_threads()
-    if image_format == 'jpeg':
-        return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
-    return cv2.imencode('.png', image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
 
 
 def with_encoding(message, encoding: str):
@@ -131,22 +92,18 @@ def stored_bytes(message, image_format: str = 'jpeg', quality: int = 90) -> byte
     """
     Return the bytes to store of an image message of either type.
 
-    A compressed image is stored unchanged, unless it is a Bayer mosaic.
-
-    :raises UserError: as ``to_rgb`` and ``encode`` do, or ``compressed_bytes``.
+    :raises UserError: as ``to_rgb`` and ``encode_bgr`` do, or ``stored_compressed``.
     """
     if hasattr(message, 'encoding'):
         return encode_message(message, image_format, quality)
-    if _mosaic(message):
-        return encode(compressed_to_rgb(message), image_format, quality)
-    return compressed_bytes(message)
+    return stored_compressed(message, image_format, quality)
 
 
 def encode_message(message, image_format: str = 'jpeg', quality: int = 90) -> bytes:
-    """Return the stored bytes of a raw image; raises as ``to_rgb`` and ``encode`` do."""
+    """Return the stored bytes of a raw image; raises as ``to_rgb`` and ``encode_bgr`` do."""
     # The encoder takes BGR, so a BGR message is encoded without a copy.
     if message.encoding == 'rgb8':
-        return encode_bgr(_swapped(_pixels(message)), image_format, quality)
+        return encode_bgr(swapped(_pixels(message)), image_format, quality)
     return encode_bgr(_convert(message, 'bgr8'), image_format, quality)
 
 
@@ -159,82 +116,14 @@ def check(message) -> Header:
         fit the data, the encoding is unknown, the image is cut short or no JPEG or PNG.
     """
     if not hasattr(message, 'encoding'):
-        return check_whole(_compressed(message))
+        return check_compressed(message)
     _check_raw(message)
     return Header(message.width, message.height, message.encoding)
 
 
-def compressed_bytes(message) -> bytes:
-    """
-    Return the bytes of a compressed image unchanged, to be stored without re-encoding.
-
-    :raises UserError: when they are neither JPEG nor PNG, or are cut short.
-    """
-    data = _compressed(message)
-    check_whole(data)
-    return data
-
-
-def _compressed(message) -> bytes:
-    data = bytes(message.data)
-    if not data.startswith((JPEG_START, PNG_START)):
-        raise UserError(
-            'a compressed camera image has an unknown format',
-            got=repr(message.format),
-            expected='JPEG or PNG',
-        )
-    return data
-
-
-def compressed_to_rgb(message, min_side: int | None = None) -> np.ndarray:
-    """
-    Return the pixels of a compressed image; those of a Bayer mosaic are interpolated.
-
-    :param min_side: as for ``stored.decode``; a mosaic is decoded at full scale.
-    :returns: (height, width, 3) uint8, RGB.
-    :raises UserError: when the image is neither JPEG nor PNG, or is broken.
-    """
-    pattern = _mosaic(message)
-    if not pattern:
-        return decode(_compressed(message), min_side)
-    grey = np.asarray(load(_compressed(message), 'L'))
-    height, width = grey.shape
-    return to_rgb(
-        SimpleNamespace(
-            encoding=f'bayer_{pattern}8',
-            height=height,
-            width=width,
-            step=width,
-            is_bigendian=0,
-            data=grey.tobytes(),
-        )
-    )
-
-
-def _mosaic(message) -> str:
-    """Return the Bayer pattern of a compressed image, '' if it is none."""
-    found = MOSAIC.search(message.format)
-    return found[1] if found and not CONVERTED.search(message.format) else ''
-
-
-@cache
-def _limit_threads() -> None:
-    """Make OpenCV use one thread: for a single frame, threads cost more than they gain."""
-    cv2.setNumThreads(1)
-
-
-def _swapped(rgb: np.ndarray) -> np.ndarray:
-    """Return (height, width, 3) uint8 in BGR, in memory that this thread's next call reuses."""
-    _limit_threads()
-    # Fresh memory for every frame would cost more than the swap: the kernel zeroes it first.
-    if getattr(_scratch, 'bgr', np.empty(0)).shape != rgb.shape:
-        _scratch.bgr = np.empty(rgb.shape, np.uint8)
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR, dst=_scratch.bgr)
-
-
 def _convert(message, wanted: str) -> np.ndarray:
     """Return (height, width, 3) uint8 in ``rgb8`` or ``bgr8``; rows may be padded."""
-    _limit_threads()
+    limit_threads()
     pixels = _pixels(message)
     if message.encoding == wanted:
         return pixels

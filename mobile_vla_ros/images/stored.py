@@ -18,6 +18,7 @@ from mobile_vla_ros.errors import UserError, first_line
 
 JPEG_START, PNG_START = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 JPEG_END = b'\xff\xd9'
+MARKER, START_OF_SCAN = 0xFF, 0xDA  # of a JPEG's segments, and of the one before the pixels
 FORMATS = ('JPEG', 'PNG')
 # What an image may claim, checked before it is decoded: 64 megapixels need 192 MB as RGB. OpenCV
 # encodes no longer side. Pillow limits the text chunks of a PNG, to 1 MB each and 64 MB together.
@@ -85,6 +86,20 @@ def check_whole(encoded: bytes) -> Header:
     """
     with _broken():
         return _header(_open_whole(encoded))
+
+
+def has_end(encoded: bytes) -> bool:
+    """
+    Whether a JPEG plainly has its end, in a tenth of the time of ``check_whole``.
+
+    False only means that ``check_whole`` has to tell: for a PNG, or an unusual header.
+    """
+    at = 2
+    while at + 4 <= len(encoded) and encoded[at] == MARKER:
+        if encoded[at + 1] == START_OF_SCAN:
+            return encoded.startswith(JPEG_START) and encoded.rfind(JPEG_END, at) >= 0
+        at += 2 + int.from_bytes(encoded[at + 2 : at + 4], 'big')
+    return False
 
 
 def load(

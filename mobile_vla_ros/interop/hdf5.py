@@ -28,7 +28,7 @@ from mobile_vla_ros.episode.storage.hdf5_gate import (
 )
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images.messages import encode_bgr
+from mobile_vla_ros.images.compressed import encode_bgr
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.interop.source import AXES, ImportOptions, Source, axes_of
 from mobile_vla_ros.types import NANOSECONDS, Command

@@ -8,7 +8,8 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_rule import known_rule
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import FORMATS, check_encoding
+from mobile_vla_ros.images.compressed import FORMATS
+from mobile_vla_ros.images.messages import check_encoding
 
 COLOURS = ('rgb', 'bgr')
 AXES = {'linear_x': 0, 'linear_y': 1, 'angular_z': 5}  # of a planar base: columns of a twist

@@ -26,7 +26,7 @@ SENTENCES = {
     StopReason.AWAITING_RESUME: 'a person took over: hand back with resume',
 }
 
-# A request to arm that was queued while the guard stood still must not drive it afterwards.
+# A request to arm that was queued while the guard stood still must not arm it afterwards.
 STALL_REFUSED_S = 1.0
 
 
@@ -68,7 +68,7 @@ class _Disarmed:
 
 
 @dataclass(frozen=True)
-class _PolicyReport:
+class _HealthReport:
     health: Health
     received_ns: int | None  # None before the first report, and when its absence is known
 
@@ -91,7 +91,7 @@ class Guard:
         self._graph_fault: tuple[StopReason, str] = StopReason.NONE, ''
         self._disarmed = _Disarmed(StopReason.NOT_ARMED, SENTENCES[StopReason.NOT_ARMED])
         self._proposal: _Proposal | None = None
-        self._report = _PolicyReport(Health.ok(), None)
+        self._report = _HealthReport(Health.ok(), None)
         self._person = Person(config)
         self._last_twist = np.zeros(6)
         self._last_steady_ns: int | None = None
@@ -120,7 +120,7 @@ class Guard:
         :param health: a hold lasts until the policy reports otherwise, or stops reporting.
         :returns: whether zero must be published now rather than at the next tick.
         """
-        before, self._report = self._report.health, _PolicyReport(health, steady_ns)
+        before, self._report = self._report.health, _HealthReport(health, steady_ns)
         if health.level != Level.OK or before.level != Level.OK:
             self._proposal = None
         return health.level not in (Level.OK, before.level)
@@ -168,7 +168,7 @@ class Guard:
         """
         Set the state of the e-stop; after its release the guard must be armed again.
 
-        :param pressed: of a message that counts (``estop_order``).
+        :param pressed: of a message that counts (``estop.EstopOrder``).
         :param steady_ns: time of receipt, less its lateness; for ``estop_timeout_s`` alone.
         """
         if pressed:
@@ -217,8 +217,8 @@ class Guard:
         Arm, and drop earlier proposals; return whether it is armed and a sentence.
 
         While the policy reports a fault, arming needs a person who is driving: without one it
-        would last until the next tick. The silence of a policy that is already silent is not a
-        fault again.
+        would last until the next tick. A policy that was already silent when armed does not
+        fault again for it.
         """
         reason, sentence = self.refusal()
         if reason != StopReason.NONE:
@@ -247,7 +247,7 @@ class Guard:
         """
         gap_ns = 0 if self._last_steady_ns is None else steady_ns - self._last_steady_ns
         stalled = gap_ns > _ns(self.config.max_gap_s)
-        if stalled:  # what was known before is from another time
+        if stalled:  # the proposal is from before the stall
             self._stalled_ns = steady_ns
             self._proposal = None
         if self._estop:

@@ -11,7 +11,8 @@ from mobile_vla_ros.types import NANOSECONDS
 # The policy stays out for this many intervals between commands. Longer intervals are pauses, not
 # a rhythm.
 HELD_INTERVALS, MAX_INTERVAL_S = 3, 3.0
-# A stop arrives twice, so that three different intervals need more messages than four.
+# A stop arrives twice (two subscriptions), so keep more than three intervals to see three
+# distinct ones.
 COUNTED_INTERVALS = 6
 _FIRST_NS = round(MAX_INTERVAL_S * NANOSECONDS) // HELD_INTERVALS
 
@@ -72,7 +73,7 @@ class Person:
                 self._intervals.clear()
             else:
                 self._intervals.append(interval_ns)
-        # The first command says nothing of the next one's time.
+        # One command does not tell how soon the next will come.
         first_ns = 0 if self._stays_stopped else _FIRST_NS
         rhythm_ns = HELD_INTERVALS * max(self._intervals, default=first_ns)
         self._command = PersonCommand(

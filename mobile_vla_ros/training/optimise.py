@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from mobile_vla_ros.data import plan
+from mobile_vla_ros.data import order
 from mobile_vla_ros.data.dataset import Batch, SegmentDataset
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.metrics import motion_loss_sum
@@ -53,7 +53,7 @@ class Optimisation:
         self.updates, self.report = updates, report
         self.skipped = 0
 
-    def share_of(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
+    def share_of(self, step: Sequence[order.Draw]) -> list[Sequence[order.Draw]]:
         """
         Return this process's batches of a step.
 
@@ -62,8 +62,8 @@ class Optimisation:
         """
         return self._own(step) or [step[:1]]
 
-    def _own(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
-        return plan.share(
+    def _own(self, step: Sequence[order.Draw]) -> list[Sequence[order.Draw]]:
+        return order.share(
             step,
             self.accelerator.process_index,
             self.accelerator.num_processes,
@@ -71,7 +71,7 @@ class Optimisation:
         )
 
     def step(
-        self, pieces: Sequence[plan.Draw], batches: Iterator[Batch], done: int, where: str
+        self, pieces: Sequence[order.Draw], batches: Iterator[Batch], done: int, where: str
     ) -> dict[str, float]:
         """
         Do one step.
@@ -89,7 +89,7 @@ class Optimisation:
         shares = self.share_of(pieces)
         weight = 1.0 if self._own(pieces) else 0.0
         for group in self.optimizer.param_groups:
-            group['lr'] = plan.learning_rate(
+            group['lr'] = learning_rate(
                 group['initial_lr'],
                 done,
                 self.updates,
@@ -102,7 +102,7 @@ class Optimisation:
         for number, (draws, batch) in enumerate(zip(shares, batches, strict=False), 1):
             for sentence in batch['broken']:
                 self.report(sentence)
-            torch.manual_seed(plan.mixed('dropout', draws[0][1]))
+            torch.manual_seed(order.mixed('dropout', draws[0][1]))
             more = number < len(shares)
             with accelerator.no_sync(self.network) if more else nullcontext():
                 loss, axes, gripper, count = self._losses(batch)
@@ -165,7 +165,7 @@ class Optimisation:
         )
 
     def _check_finite(
-        self, value: float, what: str, where: str, draws: Sequence[plan.Draw]
+        self, value: float, what: str, where: str, draws: Sequence[order.Draw]
     ) -> None:
         if math.isfinite(value):
             return
@@ -179,6 +179,27 @@ class Optimisation:
             remedy='lower --learning_rate, or use --precision bf16 or no instead of fp16; the '
             'policies of the epochs before are intact',
         )
+
+
+def learning_rate(
+    rate: float, done: int, total: int, *, warmup: float = 0.0, lowest: float = 0.0
+) -> float:
+    """
+    Return the learning rate after some of all optimiser steps.
+
+    It rises in equal steps, and then falls along a cosine (source: Loshchilov and Hutter, SGDR,
+    2017, equation 5, one period).
+
+    :param rate: the highest one.
+    :param warmup: share of all steps in which it rises; a part of a step counts as one.
+    :param lowest: where it ends.
+    """
+    rising = math.ceil(warmup * total)
+    if done < rising:
+        return rate * (done + 1) / (rising + 1)
+    falling = max(1, total - rising)
+    share = min(done - rising, falling) / falling
+    return lowest + (rate - lowest) * (1 + math.cos(math.pi * share)) / 2
 
 
 def adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:

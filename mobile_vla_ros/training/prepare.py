@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from mobile_vla_ros.data.augment import Augmentation
-from mobile_vla_ros.data.camera_samples import camera_sizes
 from mobile_vla_ros.data.episodes import (
     EpisodeSet,
     base_lines,
@@ -23,6 +22,7 @@ from mobile_vla_ros.data.episodes import (
     load_episodes,
     split_record,
 )
+from mobile_vla_ros.data.frame_cache import camera_sizes
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.scale import default_scale, scale_lines
 from mobile_vla_ros.data.segments import Sampling, fingerprint

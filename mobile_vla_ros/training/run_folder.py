@@ -41,7 +41,7 @@ PARTIALS = (
 )
 
 
-# Of a disk that has no symbolic links.
+# Errors of file systems without symbolic links.
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 

@@ -118,7 +118,7 @@ KEPT_TO = {
         'training',
     },
     'h5py': {'episode', 'interop'},
-    'rosbags': {'images', 'interop'},
+    'rosbags': {'images.messages', 'interop'},
     'pyarrow': {'interop'},
     'av': {'interop'},
     'cv_bridge': set(),  # docs/recording.md says why

@@ -88,7 +88,7 @@ def decoding(turns: int) -> list[Figure]:
     """Decode 1280x720 to the network's input size, alternately whole and at a reduced scale."""
     from mobile_vla_ros.bench.synthetic_camera import images
     from mobile_vla_ros.data.preprocess import resize
-    from mobile_vla_ros.images.messages import decode
+    from mobile_vla_ros.images.stored import decode
     from mobile_vla_ros.types import ImageSpec
 
     spec, part = ImageSpec(SIDE, (0, 0, 0), (1, 1, 1)), 'decode'

@@ -69,7 +69,7 @@ def vetted(
 
     It is opened and read in another process first, as HDF5 may hang, crash or take all memory.
 
-    :param images: read them too, as whoever yields them will.
+    :param images: read the images too, as the caller will.
     """
     for path in paths:
         fault = None
@@ -175,7 +175,7 @@ def _drops(episode: Episode) -> int:
 
 
 def _rule(episode: Episode) -> CommandRule:
-    """Return what the base does, measured again unless a trim or a camera hides what tells it."""
+    """Return what the base does, measured again unless a trim or another camera prevents that."""
     if episode.edits.trim is not None or not episode.by_main_camera:
         return episode.command_rule()
     return known_rule(episode.attributes.get(SETTING)) or estimate(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mobile_vla_ros.images.stored import BrokenImage, check_whole, load, read_header
+from mobile_vla_ros.images.stored import BrokenImage, check_whole, has_end, load, read_header
 from mobile_vla_ros.types import NANOSECONDS
 
 SAMPLE_PERIOD_S = 1.0
@@ -59,13 +59,17 @@ class ImageTally:
         self._samples: list[tuple[int, ImageQuality]] = []
 
     def add(self, encoded: bytes, received_ns: int) -> None:
-        """Count one image; about one a second is decoded, of the others is checked the end."""
+        """
+        Count one image.
+
+        About one a second is decoded; the others are only checked for a complete ending.
+        """
         row = len(self._frozen)
         try:
             if is_due(received_ns, self._sampled_ns):
                 self._sampled_ns = received_ns
                 self._samples.append((row, measure(encoded)))
-            else:
+            elif not has_end(encoded):
                 check_whole(encoded)
         except BrokenImage:
             self._broken.append(row)
@@ -129,14 +133,14 @@ def sharpness(luma: np.ndarray) -> float:
 def _edges(luma: np.ndarray) -> list[float]:
     """Return the sharpness down the columns and along the rows, where there are edges."""
     steps = [_steps(luma), _steps(luma.T)]
-    largest = max(float(np.percentile(whole, 98)) for *_, whole in steps)
+    largest = max(_percentile(whole, 98) for *_, whole in steps)
     noise = min(usual for usual, *_ in steps)
     smallest = max(EDGE_LUMA, EDGE_NOISE * noise, EDGE_SHARE * largest)
     found = []
     for _, steepest, whole in steps:
         edges = whole >= smallest
         if edges.mean() >= EDGE_PLACES:
-            found.append(float(np.percentile(steepest[edges] / whole[edges], BEST_EDGES)))
+            found.append(_percentile(steepest[edges] / whole[edges], BEST_EDGES))
     return found
 
 
@@ -144,7 +148,7 @@ def is_due(received_ns: int, last_ns: int | None) -> bool:
     """
     Whether to sample a frame: the first one, then each received a second or more after the last.
 
-    A clock that was set back starts anew.
+    After the clock was set back, the next frame is sampled.
 
     :param last_ns: receipt of the last sampled frame, None before the first.
     """
@@ -172,7 +176,16 @@ def _steps(luma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     luma = (luma[:, :-2] + 2 * luma[:, 1:-1] + luma[:, 2:]) / 4
     differences = np.abs(np.diff(luma, axis=0))
     whole = _slide(luma, np.maximum, SPAN + 1) - _slide(luma, np.minimum, SPAN + 1)
-    return float(np.median(differences)), _slide(differences, np.maximum, SPAN), whole
+    return _percentile(differences, 50), _slide(differences, np.maximum, SPAN), whole
+
+
+def _percentile(values: np.ndarray, percent: float) -> float:
+    """Return what ``np.percentile`` does, in a tenth of its time."""
+    place = percent / 100 * (values.size - 1)
+    row = int(place)
+    parted = np.partition(values, row, axis=None)
+    after = parted[row + 1 :].min(initial=np.inf) if place > row else parted[row]
+    return float(parted[row] + (place - row) * (after - parted[row]))
 
 
 def _slide(values: np.ndarray, extreme: np.ufunc, span: int) -> np.ndarray:

@@ -33,7 +33,8 @@ WORST_GAP_S, WORST_GAP_PERIODS = 0.5, 3.0  # both: a slow camera's own period is
 POOR_DROP_SHARE = 0.01
 POOR_FROZEN_SHARE, BAD_FROZEN_SHARE = 0.1, 0.5
 POOR_IDLE_SHARE = 0.5
-POOR_ASSUMED_SHARE = 0.1  # of the driven frames, taught as standing still by an assumption
+# Of the driven frames: those that an assumed timeout labels as standing still.
+POOR_ASSUMED_SHARE = 0.1
 POOR_DARK_SHARE, BAD_DARK_SHARE = 0.1, 0.5  # of sampled frames
 POOR_BLURRED_SHARE = 0.2  # of sampled frames; never bad: sharpness is an estimate
 
@@ -198,7 +199,7 @@ def judge(
     watched = moving.copy()
     watched[1:] &= moving[:-1]
     skews_s = (frame_received_ns - frame_stamp_ns) / NANOSECONDS
-    # A camera that died left no frame to end its gap: the commands went on.
+    # A camera that died leaves no frame to end its last gap: later commands show its length.
     silent_s = (
         float(command_steady_ns[-1] - frame_steady_ns[-1]) / NANOSECONDS
         if frames and commands

@@ -14,7 +14,7 @@ from mobile_vla_ros.episode.cameras import (
 )
 from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
-from mobile_vla_ros.episode.records import Channel, Commands, Event, Recording
+from mobile_vla_ros.episode.records import Channel, Commands, Event, RecordedRows
 from mobile_vla_ros.episode.storage import edits, schema, version1
 from mobile_vla_ros.episode.storage.byte_rows import ByteRows, Messages, TopicRows, read_topics
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, Hdf5File, open_file
@@ -47,7 +47,7 @@ class _Camera:
     """The frames of a camera: their times, and images by row of the recording."""
 
     name: str
-    recording: Recording
+    recording: RecordedRows
     images: Images
 
 
@@ -120,7 +120,7 @@ class Episode:
         """Return a camera whose frames are at the times that this object has now."""
         times = self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns
         rows = np.arange(len(self))
-        return _Camera(name, Recording(*times, rows, self.commands, self.events), images)
+        return _Camera(name, RecordedRows(*times, rows, self.commands, self.events), images)
 
     @property
     def cameras(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class Episode:
         return self.camera == self._main.name
 
     @property
-    def recording(self) -> Recording:
+    def recording(self) -> RecordedRows:
         """What was recorded, whatever edits hide of it."""
         return self._shown.recording
 

@@ -34,7 +34,7 @@ class _Job(NamedTuple):
     """
     A job for the writer's thread.
 
-    :param of: what it writes and may be dropped: ``FRAMES``, or ``messages_of`` a topic, or ''.
+    :param of: kind of droppable data it writes: ``FRAMES``, ``messages_of`` a topic, or ''.
     :param size: bytes that a message takes.
     """
 
@@ -187,7 +187,7 @@ class Recording:
 
     @property
     def lost_messages(self) -> dict[str, int]:
-        """How many rows but frames are missing, by kind (``messages of /odom``)."""
+        """How many rows other than frames are missing, by kind (``messages of /odom``)."""
         return {kind: count for kind, count in self._drops.totals.items() if kind != FRAMES}
 
     @property
@@ -335,7 +335,7 @@ class Recording:
         return partial(self._writer.add_event, name, time_ns, text, steady_ns=steady_ns)
 
     def _drop(self, count: int, receipt: Receipt, why: str, of: str = FRAMES) -> None:
-        """Count what is lost; what has one reason shares an event, of which one a second."""
+        """Count what is lost; losses for one reason share an event, at most one a second."""
         drops = self._drops
         firsts_ns = [time_ns for _, (time_ns, _) in drops.pending.values()]
         if firsts_ns and _is_later(receipt[0], min(firsts_ns)):

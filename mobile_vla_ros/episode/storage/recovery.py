@@ -238,7 +238,7 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
 
 
 def _carry_edits(salvage: Salvage, target: Path) -> str:
-    """Write the edits of a file beside its recovered episode; return in words what became."""
+    """Write the edits of a file beside its recovered episode; return a sentence on the result."""
     source, place = edits.path_of(salvage.path), edits.path_of(target)
     if not os.path.lexists(source) or os.path.lexists(place):
         return ''

@@ -21,7 +21,7 @@ from mobile_vla_ros.episode.timing.receipts import without_steps
 from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 
-# Cost of a row beside its own bytes: a share of the chunks.
+# Overhead per row: its share of the HDF5 chunks.
 ROW_BYTES = 512
 CLOSE_BYTES = 128 * 1024
 MAX_ROWS = 1024  # of commands and of events between two flushes: they fit into the margin

@@ -50,7 +50,7 @@ MIN_SPEED = 0.02  # m/s: a slower base stands
 @dataclass(frozen=True)
 class _Pairs:
     """
-    Pairs of images by what the base was told.
+    Pairs of images, by the command that the base had.
 
     :param standing, driven: (P,) int64 place of the first image, in order of time.
     :param age_s: (P,) age of the command in the middle of each of ``driven``.
@@ -89,21 +89,22 @@ def by_odometry(log: CommandLog, odometry: Odometry) -> CommandRule:
     """
     Return what the base does under old commands by its odometry; ``ASSUMED`` if it does not tell.
 
-    The timeout is that of the commands: the time in which the base follows one is taken off.
+    The timeout counts from the command: the time that the base takes to start is subtracted.
     """
     rows, age_ns, drives = log.newest_at(odometry.steady_ns)
     age_s, speed = age_ns / NANOSECONDS, _speed(odometry.twist)
     standing = speed[~drives & ((rows < 0) | (age_s >= YOUNG_S))]
-    old = drives & (age_s > FRESH_S)  # before that it may still start
+    old = drives & (age_s > FRESH_S)  # a base may not have reacted to a younger one yet
     if old.sum() < MIN_PAIRS or not (np.abs(log.twist) <= MAX_VALUE).all():
         return ASSUMED
-    told = _speed(log.twist)[rows]
+    wanted = _speed(log.twist)[rows]
     young = drives & (age_s <= YOUNG_S)
     floor = float(np.median(standing)) if len(standing) else 0.0
     if not young.any() or float(np.percentile(speed[young], 90)) <= CONTRAST * floor + MIN_SPEED:
         return ASSUMED  # it does not move, or the odometry is all noise
-    usual = min(float(np.percentile(speed[young] / np.maximum(told[young], MIN_SPEED), 90)), 1.0)
-    moves = speed > floor + usual * told / 2  # as it starts, so it stops: late, at half the speed
+    usual = min(float(np.percentile(speed[young] / np.maximum(wanted[young], MIN_SPEED), 90)), 1.0)
+    # Half its speed, which a base passes as late when it starts as when it stops.
+    moves = speed > floor + usual * wanted / 2
     found = _timeout(age_s[old], moves[old], KnownBy.ODOMETRY)
     if found.holds or found == ASSUMED:
         return found
@@ -228,9 +229,9 @@ def _timeout(age_s: np.ndarray, moves: np.ndarray, known_by: KnownBy) -> Command
     """Return the timeout that fits best: the robot moves before that age and stands after it."""
     order = np.argsort(age_s, kind='stable')
     age_s, moves = age_s[order], moves[order]
-    # Pairs on the wrong side if the base stops before pair k: those standing before it, …
+    # If the base stops before pair k: pairs that stand before it, and those that move after it.
     wrong = np.append(0, np.cumsum(~moves)) + np.append(np.cumsum(moves[::-1])[::-1], 0)
-    # … the latest of equally good ones: only what is seen to stand, stands.
+    # The latest of equally good ones: without evidence, the base does not stand.
     best = len(wrong) - 1 - int(np.argmin(wrong[::-1]))
     if wrong[best] > MAX_MISFIT * len(moves):
         return ASSUMED

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobile_vla_ros.episode.records import Recording, TimedEpisode
+from mobile_vla_ros.episode.records import RecordedRows, TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
 from mobile_vla_ros.episode.timing.command_rule import CommandLog, RuledEpisode
@@ -80,8 +80,8 @@ def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
     return times_ns[episode.recording.rows], by
 
 
-@functools.lru_cache(maxsize=1)  # who reads an episode asks several times
-def recorded_times(recording: Recording) -> tuple[np.ndarray, str]:
+@functools.lru_cache(maxsize=1)  # called several times for one episode
+def recorded_times(recording: RecordedRows) -> tuple[np.ndarray, str]:
     """Return the ``frame_times`` of every frame of a recording."""
     return frame_times(
         recording.frame_stamp_ns, recording.frame_received_ns, recording.frame_steady_ns
@@ -105,7 +105,8 @@ def segments(
     time_ns, _ = times_of(episode)
     # A frame that newer ones have overtaken is sorted in by its stamp; receipts are in order.
     place = np.argsort(time_ns, kind='stable')
-    # What a trim cuts off may say what is in force in a frame that is left, or who was wrong.
+    # Use commands outside the trim too: they can still be in force in a kept frame, or mark a
+    # correction.
     commands = episode.recording.commands
     log = CommandLog(
         commands.steady_ns,

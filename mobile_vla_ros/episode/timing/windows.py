@@ -25,8 +25,8 @@ def window_rows(
 
     :param time_ns: (N,) int64 times of the frames, not decreasing, N > 0.
     :param newest: (M,) int64 the rows in which the windows end.
-    :returns: (M, window) int64 rows, oldest first; (M,) bool: each place has a frame of its own
-        within half a period. The rows of a window without are the nearest ones.
+    :returns: (M, window) int64 rows, oldest first; (M,) bool: True if every place has its own
+        frame within half a period; otherwise the rows are merely the nearest.
     """
     period_ns = round(NANOSECONDS / rate_hz)
     back_ns = period_ns * np.arange(window - 1, -1, -1)
@@ -72,8 +72,8 @@ def one_a_period(time_ns: np.ndarray, rate_hz: float) -> np.ndarray:
     """
     Choose frames at a rate, more than half a period apart.
 
-    Each is the one nearest to a step of a grid, which starts at the first frame and slips along
-    with a camera that is slower. After a gap the grid starts again.
+    Each is the one nearest to a step of a grid, which starts at the first frame and shifts to
+    follow a slower camera. After a gap the grid starts again.
 
     :param time_ns: (N,) int64 times of the frames, not decreasing.
     :param rate_hz: greater than 0.

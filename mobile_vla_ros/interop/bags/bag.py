@@ -1,8 +1,12 @@
 """A bag: a rosbag2 folder, one of its files or a ROS 1 bag, and the messages in it."""
 
+import bisect
 import contextlib
 import heapq
-from collections.abc import Callable, Collection, Iterator
+import operator
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +14,7 @@ import yaml
 from rosbags.convert.converter import migrate_bytes
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from mobile_vla_ros.episode.timing.receipts import MIN_STEP_NS
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.interop.bags import commands, video
 from mobile_vla_ros.interop.bags.bag_files import (
@@ -30,9 +35,9 @@ SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd')
 METADATA = 'metadata.yaml'
 MAX_METADATA_BYTES = 4_000_000
 ZSTD = '.zstd'
-# A topic that goes back further than this in time is one whose clock was set back.
-MIN_STEP_NS = NANOSECONDS
+MAX_LATE_NS = NANOSECONDS  # a topic that goes back further had its clock set back
 MAX_WAITING = 32  # messages that may be written before one that arrived earlier
+LATE_GAP = 0.75  # intervals of its topic between a late message and its neighbours
 T = TypeVar('T')
 
 
@@ -206,13 +211,15 @@ def in_order(messages: Iterator[Message]) -> Iterator[Message]:
     """
     waiting: list[Message] = []
     size = 0
-    newest_ns: dict[Topic, int] = {}
+    newest_ns: dict[Topic, list[int]] = defaultdict(list)  # sorted times of each topic
     for one in messages:
-        last_ns = newest_ns.get(one.topic, one.time_ns)
-        if one.time_ns < last_ns - MIN_STEP_NS:
+        times_ns = newest_ns[one.topic]
+        if _is_step(one.time_ns, times_ns):
             yield from sorted(waiting)
-            waiting, size, last_ns = [], 0, one.time_ns
-        newest_ns[one.topic] = max(last_ns, one.time_ns)
+            waiting, size = [], 0
+            times_ns.clear()
+        bisect.insort(times_ns, one.time_ns)
+        del times_ns[:-MAX_WAITING]
         heapq.heappush(waiting, one)
         size += len(one.data or b'')
         while len(waiting) > MAX_WAITING or size > MAX_BYTES:
@@ -220,6 +227,24 @@ def in_order(messages: Iterator[Message]) -> Iterator[Message]:
             size -= len(first.data or b'')
             yield first
     yield from sorted(waiting)
+
+
+def _is_step(time_ns: int, before_ns: Sequence[int]) -> bool:
+    """
+    Whether the clock was set back before a message, rather than that it was written late.
+
+    A late one fills the hole that it left among those written before; after a step, the topic
+    goes on in the midst of them.
+
+    :param before_ns: sorted times of the last messages of its topic.
+    """
+    back_ns = before_ns[-1] - time_ns if before_ns else 0
+    if back_ns < MIN_STEP_NS:
+        return False
+    if back_ns > MAX_LATE_NS or len(before_ns) == 1:
+        return True
+    interval_ns = statistics.median(map(operator.sub, before_ns[1:], before_ns[:-1]))
+    return min(abs(time_ns - one) for one in before_ns) < LATE_GAP * interval_ns
 
 
 def checked(call: Callable[[], T]) -> T:

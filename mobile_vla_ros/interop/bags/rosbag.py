@@ -17,6 +17,7 @@ from mobile_vla_ros.episode.storage.schema import FRAMES, MAX_TIME, loss, messag
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import compressed_to_rgb, encode_bgr
 from mobile_vla_ros.interop.bags.bag import Bag, Received
 from mobile_vla_ros.interop.bags.bag_files import Topic
 from mobile_vla_ros.interop.bags.commands import (
@@ -182,7 +183,7 @@ class _BagCopy:
     def _pictures(self, decoded: Iterator[tuple[Received, np.ndarray]]) -> None:
         options = self._options
         for received, pixels in decoded:
-            encoded = images.encode_bgr(pixels, options.image_format, options.jpeg_quality)
+            encoded = encode_bgr(pixels, options.image_format, options.jpeg_quality)
             try:
                 self._store(received, encoded, pixels.shape[:2])
             except UserError as error:
@@ -221,7 +222,7 @@ class _BagCopy:
         encoded = images.stored_bytes(message, options.image_format, options.jpeg_quality)
         if not hasattr(message, 'encoding'):
             # Decoded once as well: a broken image would break training later.
-            images.compressed_to_rgb(message)
+            compressed_to_rgb(message)
         return encoded, (header.height, header.width)
 
     def _message(self, received: Received, channel: Channel) -> None:

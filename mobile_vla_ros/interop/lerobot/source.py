@@ -20,7 +20,7 @@ from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.images.messages import encode_bgr
+from mobile_vla_ros.images.compressed import encode_bgr
 from mobile_vla_ros.images.stored import BrokenImage, check_whole
 from mobile_vla_ros.interop.lerobot import actions, dataset, layout, video
 from mobile_vla_ros.interop.lerobot.dataset import LeRobotSet, SetEpisode

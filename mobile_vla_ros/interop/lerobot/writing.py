@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import replaced
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.images.stored import BrokenImage, load, mode_of
 from mobile_vla_ros.interop.export import about
 from mobile_vla_ros.interop.lerobot import layout, statistics, video

@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from mobile_vla_ros.drill import catalog as drill
-from mobile_vla_ros.images.messages import compressed_to_rgb, encode
+from mobile_vla_ros.images.compressed import compressed_to_rgb, encode
 from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.nodes.shared.run import run
 

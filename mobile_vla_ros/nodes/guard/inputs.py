@@ -14,18 +14,17 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from std_msgs.msg import Bool
 
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
 from mobile_vla_ros.nodes.shared.guard_status import policy_report, usable
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
-    steady_ns,
     time_ns,
     twist_array,
     with_info,
 )
 from mobile_vla_ros.safety import preflight
-from mobile_vla_ros.safety.estop_order import EstopOrder
-from mobile_vla_ros.safety.estop_watch import EstopWatch
+from mobile_vla_ros.safety.estop import EstopOrder, EstopWatch
 from mobile_vla_ros.safety.lateness import Lateness
 from mobile_vla_ros.safety.preflight import Endpoint
 from mobile_vla_ros.safety.status import Health, Level, PolicyStatus, StopReason
@@ -48,7 +47,7 @@ class Sending:
 
     A clock that is set back on this machine makes nothing late if its senders share it.
 
-    :param latched: the first message may be old: compare it with one that is sent now.
+    :param latched: the first message may be old, so start from a reference sent now.
     """
 
     def __init__(self, *, latched: bool = False) -> None:

@@ -1,12 +1,15 @@
 """
-The guard: every command on its way to the wheels passes here, and nothing heavy lives here.
+The guard: every command to the wheels passes through this node, which imports nothing heavy.
 
 Callbacks only store; a thread on the steady clock decides, so that neither a ROS clock that stops
 or jumps nor a slow callback can keep the guard from publishing zero. A requested stop does not
 wait for that thread.
 """
 
+import gc
 import threading
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +29,7 @@ from mobile_vla_ros.nodes.guard.inputs import (
 )
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
-from mobile_vla_ros.nodes.guard.ticker import Ticker
-from mobile_vla_ros.nodes.shared.messages import steady_ns
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.status import (
@@ -69,6 +71,51 @@ class Arming:
     stops: int = 0
     refused: tuple[str, ...] = ()
     without_policy: bool = False
+
+
+class Ticker:
+    """
+    Calls a function at a fixed rate, and reports when it fails.
+
+    Other work of the process (services, graph queries) delays a call only while it holds the
+    interpreter lock.
+
+    :param period_s: from one call to the next; missed calls are not repeated.
+    :param work: the function to call.
+    :param failed: called after ``work`` has raised and the traceback is printed; the ticker has
+        ended then.
+    """
+
+    def __init__(self, period_s: float, work: Callable[[], None], failed: Callable[[], None]):
+        self._period_ns = round(period_s * NANOSECONDS)
+        self._work, self._failed = work, failed
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin with a call at once; all objects that exist now count as permanent."""
+        gc.collect()
+        gc.freeze()  # or the collector would traverse all of them again and again
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after a call that is under way."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        next_ns = steady_ns()
+        try:
+            while True:
+                self._work()
+                now_ns = steady_ns()
+                next_ns = max(next_ns + self._period_ns, now_ns)
+                if self._closing.wait((next_ns - now_ns) / NANOSECONDS):
+                    return
+        except Exception:
+            traceback.print_exc()
+            self._failed()
 
 
 class GuardNode(Node):
@@ -120,7 +167,7 @@ class GuardNode(Node):
         self._ticker.start()
 
     def on_exit(self) -> None:
-        """Leave zero as the last command, whatever ended the node; silence stays silence."""
+        """Leave zero as the last command, whatever ended the node; nothing if it was silent."""
         self._ticker.stop()
         self._commands.close()
 
@@ -161,7 +208,7 @@ class GuardNode(Node):
     async def _on_arm(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        if self._guard.armed:  # never "not armed": somebody may approach the robot then
+        if self._guard.armed:  # "not armed" would tell somebody that the robot is safe to approach
             response.success, response.message = True, 'Armed already.'
             return response
         reason, why_not = self._guard.refusal()
@@ -297,7 +344,7 @@ class GuardNode(Node):
             self._tick()
 
     def _watch_unchecked(self, arena: Check) -> None:
-        """Disarm when what was not checked at arming is moved, or drives."""
+        """Disarm when an unknown base listens in the arena, or an unchecked policy proposes."""
         if not self._guard.armed:
             return
         if self._params.arm_at_start and not arena.ok and arena.name not in self._override:

@@ -6,13 +6,8 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
-from mobile_vla_ros.nodes.shared.messages import (
-    flush,
-    status_array,
-    status_message,
-    steady_ns,
-    twist_message,
-)
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
+from mobile_vla_ros.nodes.shared.messages import flush, status_array, status_message, twist_message
 from mobile_vla_ros.safety import preflight
 from mobile_vla_ros.safety.guard import Decision
 from mobile_vla_ros.safety.status import GuardStatus, State

@@ -16,12 +16,12 @@ from mobile_vla_ros.episode.cameras import camera_name
 from mobile_vla_ros.images.messages import with_encoding
 from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.clocks import Clocks
+from mobile_vla_ros.nodes.inference.lifecycle import PatientLifecycleNode
 from mobile_vla_ros.nodes.inference.overlay import OverlayThread, view_of
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies, swap_refusal
 from mobile_vla_ros.nodes.inference.reports import Reports
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
-from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode
 from mobile_vla_ros.nodes.shared.messages import with_info
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck

@@ -6,7 +6,8 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images.messages import check, compressed_to_rgb, to_rgb
+from mobile_vla_ros.images.compressed import compressed_to_rgb
+from mobile_vla_ros.images.messages import check, to_rgb
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.runtime.camera_check import CameraCheck

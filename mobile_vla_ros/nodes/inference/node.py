@@ -21,9 +21,9 @@ from mobile_vla_ros.episode.cameras import camera_name
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.inference.activation import Activation, Configuration
 from mobile_vla_ros.nodes.inference.clocks import Clocks
+from mobile_vla_ros.nodes.inference.lifecycle import PatientLifecycleNode, exit_on_signal
 from mobile_vla_ros.nodes.inference.params import declare_params
 from mobile_vla_ros.nodes.inference.policies import LOADS, NONE, Policies, memory_shortage
-from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode, exit_on_signal
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.startup import SWITCH_S
 from mobile_vla_ros.nodes.shared.topics import camera

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.publisher import Publisher
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener

@@ -15,9 +15,14 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.params import ImageParams
-from mobile_vla_ros.nodes.shared.messages import receipt_ns
-from mobile_vla_ros.nodes.shared.sequence import MessageCount
-from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, camera, several, wrong_camera
+from mobile_vla_ros.nodes.shared.clocks import receipt_ns
+from mobile_vla_ros.nodes.shared.topics import (
+    CAMERA_QOS,
+    MessageCount,
+    camera,
+    several,
+    wrong_camera,
+)
 from mobile_vla_ros.runtime.camera_faults import NO_SENDING, NO_SENDING_REMEDY
 from mobile_vla_ros.types import NANOSECONDS
 

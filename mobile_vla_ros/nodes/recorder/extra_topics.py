@@ -21,10 +21,10 @@ from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
 from mobile_vla_ros.nodes.recorder.message_types import definition, message_class
 from mobile_vla_ros.nodes.recorder.params import ImageParams, RecorderParams
+from mobile_vla_ros.nodes.shared.clocks import receipt_ns
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
-from mobile_vla_ros.nodes.shared.messages import receipt_ns, with_info
-from mobile_vla_ros.nodes.shared.sequence import MessageCount
-from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, publisher_names
+from mobile_vla_ros.nodes.shared.messages import with_info
+from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, MessageCount, publisher_names
 
 DEPTH = 100  # half a second of a fast IMU
 SILENT_S = 2.0
@@ -75,7 +75,7 @@ class ExtraTopics:
     Subscribes to topics as their types become known, and hands what arrives to the episode.
 
     A latched topic is subscribed to anew at each start, of the black box too, so that an episode
-    holds what somebody receives who subscribes then. Nothing here ends an episode or makes a
+    holds what a new subscriber receives then. Nothing here ends an episode or makes a
     start wait.
 
     :param params: names the topics and cameras, and how images are stored.
@@ -259,7 +259,7 @@ def _identify(topic: _Topic, publisher: TopicEndpointInfo, *, latched: bool) -> 
     try:
         kind = message_class(type_name)
         text = definition(kind if topic.images is None else CompressedImage)
-    except Exception as error:  # whatever a package raises that is broken, or not there
+    except Exception as error:  # a broken or missing package may raise anything
         return (
             f'the {topic.what} is not recorded: its type {type_name} cannot be used '
             f'here ({first_line(error)}); install its package, and source it'

@@ -28,14 +28,12 @@ from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
 from mobile_vla_ros.nodes.recorder.extra_topics import ExtraTopics
 from mobile_vla_ros.nodes.recorder.params import recorder_params
 from mobile_vla_ros.nodes.recorder.services import EpisodeServices
+from mobile_vla_ros.nodes.shared.clocks import EpisodeTime, receipt_ns, steady_ns
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import (
-    EpisodeTime,
-    receipt_ns,
     ros_version,
     status_array,
     status_message,
-    steady_ns,
     time_ns,
     twist_array,
 )

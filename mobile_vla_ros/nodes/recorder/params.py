@@ -8,6 +8,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.episode.timing.command_rule import MAX_TIMEOUT_S, SETTING
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import FORMATS
 from mobile_vla_ros.nodes.shared.camera_time import CameraTime, declare_camera_time
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.topics import encoding_param
@@ -55,9 +56,9 @@ def image_params(node: Node) -> ImageParams:
         declare_camera_time(node),
         encoding_param(node),
     )
-    if params.format not in images.FORMATS:
+    if params.format not in FORMATS:
         raise UserError(
-            'unknown image_format', got=repr(params.format), expected=' or '.join(images.FORMATS)
+            'unknown image_format', got=repr(params.format), expected=' or '.join(FORMATS)
         )
     return params
 

@@ -88,8 +88,8 @@ class EpisodeServices:
     Opening and closing a file never blocks a callback.
 
     :ivar failure: why the last episode ended or could not begin; '' after a start.
-    :param info: returns the attributes of an episode that would begin now; its argument takes the
-        place of an instruction that nobody gave.
+    :param info: returns the attributes of an episode that would begin now; its argument is used
+        if there is no instruction.
     :param proposals: returns whether an episode that begins now needs room for proposals.
     :param warning: returns a sentence to add to the answer of a start, or ''.
     :param on_answer: called after each answer.

@@ -34,9 +34,8 @@ from mobile_vla_ros.nodes.recorder.params import (
     base_command_timeout,
     image_params,
 )
+from mobile_vla_ros.nodes.shared.clocks import EpisodeTime, receipt_ns
 from mobile_vla_ros.nodes.shared.messages import (
-    EpisodeTime,
-    receipt_ns,
     ros_version,
     status_array,
     status_message,

@@ -1,7 +1,6 @@
 """Messages to and from plain numbers, and how they are published and received."""
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +9,9 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist
-from rclpy.clock import ROSClock
 from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-
-from mobile_vla_ros.types import NANOSECONDS
 
 # Later subscribers receive the last message too.
 LATCHED = QoSProfile(
@@ -71,58 +66,6 @@ def status_array(stamp: Time, *statuses: DiagnosticStatus) -> DiagnosticArray:
     array = DiagnosticArray(status=list(statuses))
     array.header.stamp = stamp
     return array
-
-
-def steady_ns() -> int:
-    """Return the time since boot, nanoseconds: it goes on while the machine is suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-MAX_STEP_NS = 3600 * NANOSECONDS  # of a simulation between two rows; beyond it, another clock
-
-
-class EpisodeTime:
-    """
-    The time that the rows of an episode are paired by: it never goes back, and never stands.
-
-    That is the time since boot. Under simulated time it goes on as the simulation does, in which
-    the robot drives and the camera has its rate, whatever its speed; where that goes back, jumps
-    by an hour or is off, it goes on as the time since boot does.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._simulated_ns: int | None = None
-        self._real_ns = self._newest_ns = 0
-
-    def __call__(self) -> int:
-        """Return it, nanoseconds."""
-        real_ns, clock = steady_ns(), self._node.get_clock()
-        simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
-        # At 0 no message came on /clock, or the simulation begins anew.
-        now_ns = (clock.now().nanoseconds or None) if simulated else None
-        elapsed_ns = real_ns - self._real_ns
-        if now_ns is not None and self._simulated_ns is not None:
-            step_ns = now_ns - self._simulated_ns
-            elapsed_ns = step_ns if 0 <= step_ns <= MAX_STEP_NS else elapsed_ns
-        self._simulated_ns, self._real_ns = now_ns, real_ns
-        self._newest_ns = max(self._newest_ns + elapsed_ns, self._newest_ns + 1)
-        return self._newest_ns
-
-
-def receipt_ns(node: Node, info: dict) -> int:
-    """
-    Return when a message was received, on the node's clock.
-
-    The middleware's time of receipt, which is the earlier one; under simulated time, the
-    simulation's now.
-
-    :param info: the middleware's information on the message.
-    """
-    clock = node.get_clock()
-    if isinstance(clock, ROSClock) and clock.ros_time_is_active:
-        return clock.now().nanoseconds
-    return info['received_timestamp'] or clock.now().nanoseconds
 
 
 def ros_version() -> str:

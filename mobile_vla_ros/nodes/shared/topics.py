@@ -1,7 +1,7 @@
-"""Topics that several nodes share, and sentences about what the graph shows of them."""
+"""Topics that several nodes share, what the graph shows of them, and what of them was lost."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -15,7 +15,6 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import check_encoding
 from mobile_vla_ros.nodes.shared.messages import time_ns, with_info
 from mobile_vla_ros.nodes.shared.params import declare
-from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
 # As qos_profile_sensor_data, but deep enough for a second in which the process is not scheduled.
 CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -24,6 +23,8 @@ COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamp
 # Deep enough for a second in which a recorder is not scheduled.
 COMMAND_DEPTH = 100
 INSTRUCTION_DEPTH, KEPT_COPIES = 10, 32
+# A larger gap is another publisher's count, not a loss.
+MAX_LOST = 1000
 
 
 def camera(node: Node, transport: str) -> tuple[str, type]:
@@ -59,7 +60,7 @@ def encoding_param(node: Node) -> str:
 
 def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
     """
-    Return why no message of a camera that publishes can be received, '' otherwise.
+    Return why the messages of a camera that publishes cannot be received, '' if they can.
 
     :param publishers: TopicEndpointInfo of each (``get_publishers_info_by_topic``).
     :param kind: the message type of the subscription.
@@ -156,6 +157,53 @@ class InstructionTopic:
                 return
             self._copies.append(copy)
         self._on_instruction(message.data)
+
+
+class MessageCount:
+    """
+    Follows the sequence numbers that a publisher gives its messages.
+
+    An overflowing queue of the middleware drops the oldest messages silently; only these numbers
+    reveal it.
+
+    :ivar known: whether the middleware provides sequence numbers.
+    """
+
+    def __init__(self) -> None:
+        self.known = False
+        self._last: int | None = None
+        self._publishers: Hashable = None
+        self._alone = True
+
+    def missing(self, sequence: int | None) -> int:
+        """
+        Count one message; return how many before it were lost.
+
+        :param sequence: the publisher's sequence number, None where the middleware has none.
+        """
+        last, self._last = self._last, sequence
+        self.known = sequence is not None
+        if last is None or sequence is None or not self._alone:
+            return 0
+        if sequence <= last:  # a second publisher that the graph does not show yet
+            self._alone = False
+            return 0
+        missing = sequence - last - 1
+        return missing if missing <= MAX_LOST else 0
+
+    def published_by(self, publishers: Hashable, count: int) -> bool:
+        """
+        Set who publishes; return whether that has changed.
+
+        Messages do not name their publisher, so with more than one nothing can be counted.
+
+        :param publishers: identifies them.
+        """
+        changed = publishers != self._publishers
+        if changed:
+            self._publishers, self._last = publishers, None
+        self._alone = count <= 1
+        return changed
 
 
 class CommandTopic:

@@ -23,7 +23,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message, twist_array
 from mobile_vla_ros.nodes.shared.run import run

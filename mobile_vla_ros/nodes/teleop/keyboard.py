@@ -33,7 +33,7 @@ RECORDER_KEYS = {
     'u': 'last_undo',
     'k': 'black_box',
 }
-ONCE_KEYS = 'lovuk'  # of them: a held key must not drop 5 s with each of its repeats
+ONCE_KEYS = 'lovuk'  # act once per press: auto-repeat of V would drop 5 s each time
 HELP = """\
 W S  forward, back      N  start an episode   X  arm or disarm the guard
 A D  left, right        M  end it             I  change the instruction

@@ -21,14 +21,9 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
 from mobile_vla_ros.nodes.shared.guard_status import usable, values_of
-from mobile_vla_ros.nodes.shared.messages import (
-    BEST_EFFORT,
-    LATCHED,
-    flush,
-    steady_ns,
-    twist_message,
-)
+from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, flush, twist_message
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.teleop import status_lines

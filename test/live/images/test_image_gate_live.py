@@ -16,6 +16,7 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import dropped_frames
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import encode, stored_compressed
 from mobile_vla_ros.images.stored import BrokenImage, check_whole, decode
 from mobile_vla_ros.nodes.recorder.current_episode import kind
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
@@ -83,7 +84,7 @@ def test_the_recorder_outlives_the_worst_images_and_counts_them(nodes, client, t
         good = partial(to_compressed, BASES[name])
     expected = 0
     for message in bad:
-        encode = images.encode_message if name == 'raw' else images.compressed_bytes
+        encode = images.encode_message if name == 'raw' else stored_compressed
         expected += 1 + (kind(message) == kind(good()) and not fails(encode, message))
     status = client.subscribe('recorder/status', DiagnosticStatus)
     process = nodes.start(
@@ -146,7 +147,7 @@ def test_inference_outlives_the_worst_images_and_counts_them(nodes, client, smal
     bad = worst('jpeg') + worst('png')
     # These are unreadable without decoding; of the others only those that are due are decoded.
     always = sum(fails(check_whole, encoded) for encoded in bad)
-    good = images.encode(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    good = encode(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
     drive = Drive(client)
     process = nodes.start(
         'inference_node',

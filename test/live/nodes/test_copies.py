@@ -9,7 +9,8 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Bool, String
 
 from mobile_vla_ros.nodes.guard.inputs import EstopTopic, subscribe_to_policy
-from mobile_vla_ros.nodes.shared.messages import LATCHED, steady_ns
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
+from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic
 from ros_helpers import TIMEOUT_S
 

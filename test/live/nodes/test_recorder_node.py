@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 
 from hostile_episodes import good_episode, slow_commands, spoil
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State

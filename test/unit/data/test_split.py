@@ -6,8 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mobile_vla_ros.data.near_identical import Repeats, find_repeats
-from mobile_vla_ros.data.split import split_episodes
+from mobile_vla_ros.data.split import Repeats, find_repeats, split_episodes
 from mobile_vla_ros.errors import UserError
 
 

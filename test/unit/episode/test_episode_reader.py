@@ -12,7 +12,7 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import compressed_to_rgb
 from mobile_vla_ros.images.stored import decode
 from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
@@ -39,7 +39,7 @@ def test_frames_are_decoded_like_camera_messages(tmp_path, mode):
     message = SimpleNamespace(data=buffer.getvalue(), format='png')
     with Episode.open(writer.close()) as episode:
         image = episode.frame(0).image
-    assert np.array_equal(image, images.compressed_to_rgb(message))
+    assert np.array_equal(image, compressed_to_rgb(message))
     assert np.abs(image[..., 0].astype(int) - deep // 257).max() <= 1
 
 

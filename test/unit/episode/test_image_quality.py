@@ -183,3 +183,11 @@ def test_a_dark_image_is_not_also_called_blurred():
     """One fault, one reason."""
     assert not ImageQuality(0.01, 0.1).blurred
     assert ImageQuality(image_quality.DARK_BRIGHTNESS, 0.1).blurred
+
+
+@given(st.lists(st.floats(0, 255, width=32), min_size=1), st.sampled_from([50, 90, 98]))
+def test_percentiles_are_those_of_numpy(values, percent):
+    """Also of one value, and between two."""
+    values = np.array(values, np.float32)
+    expected = np.percentile(values, percent)
+    assert image_quality._percentile(values, percent) == pytest.approx(expected, abs=1e-3)

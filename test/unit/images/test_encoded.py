@@ -14,7 +14,7 @@ from mobile_vla_ros.data.preprocess import preprocess, resize
 from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import compressed_to_rgb
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.nodes.inference.camera import CameraFrame
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
@@ -126,4 +126,4 @@ def test_a_raw_image_is_not_reduced():
 def test_other_decoders_do_not_reduce():
     """The decoder of messages, which imports and pages use, reduces nothing."""
     (encoded,) = busy_images(1280, 720)
-    assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)
+    assert compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)

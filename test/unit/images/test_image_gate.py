@@ -21,6 +21,7 @@ from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images import stored
+from mobile_vla_ros.images.compressed import encode, stored_compressed
 from mobile_vla_ros.images.stored import BrokenImage, check_whole, decode
 from mobile_vla_ros.nodes.inference.camera import CameraGate
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
@@ -64,7 +65,7 @@ def recorder(folder) -> CurrentEpisode:
         disk=SimpleNamespace(check_space=lambda: None, floor_bytes=0),
         changed=lambda: None,
     )
-    return CurrentEpisode(params, place, images.compressed_bytes, time.time_ns, time.monotonic_ns)
+    return CurrentEpisode(params, place, stored_compressed, time.time_ns, time.monotonic_ns)
 
 
 def inference() -> CameraGate:
@@ -125,7 +126,7 @@ def test_a_cut_image_makes_the_live_verdict_bad_as_it_does_that_of_check(tmp_pat
         for number in range(30):
             now_ns = CREATED_NS + number * SECOND // 10
             pixels = np.kron(rng.integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), 'u1'))
-            encoded = images.encode(pixels)
+            encoded = encode(pixels)
             writer.add_frame(encoded[:-1] if number in frames else encoded, now_ns, now_ns)
             writer.add_command(Command([0.1, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
         path = writer.close('success')
@@ -165,6 +166,7 @@ def test_a_padded_jpeg_and_one_with_a_thumbnail_are_judged_by_their_own_end():
     for whole in (jpeg + bytes(9), jpeg + b'junk', jpeg[:2] + thumbnail + jpeg[2:]):
         assert check_whole(whole) == (64, 48, 'JPEG')
         assert decode(whole).shape == (48, 64, 3)
+        assert stored.has_end(whole) and not stored.has_end(whole[: whole.rindex(b'\xff\xd9')])
         with pytest.raises(BrokenImage, match='a JPEG without its end'):
             check_whole(whole[: whole.rindex(b'\xff\xd9')])
 
@@ -232,6 +234,7 @@ def test_no_mutated_image_ends_anything(tmp_path, name, count):
         now_ns = CREATED_NS + number * SECOND // 10
         sent = message(encoded, now_ns)
         whole, pixels = outcome(check_whole, encoded), outcome(decode, encoded, 56)
+        assert whole != 'a JPEG without its end' or not stored.has_end(encoded)
         if isinstance(whole, str):
             assert isinstance(pixels, str), 'the live verdict is good, and that of check bad'
         unsound += isinstance(pixels, str) > isinstance(whole, str)

@@ -9,6 +9,8 @@ from PIL import Image
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import FORMATS, compressed_to_rgb, encode, stored_compressed
+from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 
 RANDOM = np.random.default_rng(0)
@@ -117,7 +119,7 @@ def test_every_encoding_becomes_rgb(encoding, rows, expected, tolerance, inside,
     assert image.shape == expected.shape
     assert np.abs(image.astype(float) - expected)[inside].max() <= tolerance
     assert image.dtype == np.uint8 and image.flags.c_contiguous and not image.flags.writeable
-    stored = images.decode(images.encode_message(message, 'png'))
+    stored = decode(images.encode_message(message, 'png'))
     assert np.array_equal(stored, image)
 
 
@@ -174,16 +176,16 @@ def test_png_is_exact_and_jpeg_is_near():
     smooth = np.linspace(0, 255, 64 * 64, dtype=np.uint8).reshape(64, 64, 1).repeat(3, axis=2)
     smooth[..., 2] = smooth[::-1, :, 0]
     for image_format, tolerance in (('png', 0), ('jpeg', 6)):
-        message = to_compressed(images.encode(smooth, image_format))
+        message = to_compressed(encode(smooth, image_format))
         assert message.format == image_format
-        back = images.compressed_to_rgb(message)
+        back = compressed_to_rgb(message)
         assert np.abs(back.astype(int) - smooth).max() <= tolerance
 
 
 def test_jpeg_quality_counts():
     """A lower quality gives a smaller file."""
     noise = RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert len(images.encode(noise, quality=30)) < len(images.encode(noise, quality=90)) / 2
+    assert len(encode(noise, quality=30)) < len(encode(noise, quality=90)) / 2
 
 
 @pytest.mark.parametrize(
@@ -206,25 +208,25 @@ def test_every_compressed_kind_becomes_rgb(kind, mode, tolerance):
         original = Image.fromarray(grey).convert(mode)
     buffer = io.BytesIO()
     original.save(buffer, kind, **({'quality': 95} if kind == 'JPEG' else {}))
-    image = images.compressed_to_rgb(SimpleNamespace(data=buffer.getvalue(), format=kind))
+    image = compressed_to_rgb(SimpleNamespace(data=buffer.getvalue(), format=kind))
     assert image.shape == (32, 32, 3)
     assert np.abs(image.astype(int) - grey[..., None]).max() <= tolerance
 
 
 def test_compressed_image_passes_through_untouched():
     """A compressed image is stored byte for byte."""
-    stored = images.encode(PIXELS, 'jpeg', 40)
-    assert images.compressed_bytes(to_compressed(stored)) == stored
+    stored = encode(PIXELS, 'jpeg', 40)
+    assert stored_compressed(to_compressed(stored)) == stored
 
 
 def test_unknown_compression_and_format_are_refused():
     """Neither JPEG nor PNG; a format that cannot be written; a broken or truncated JPEG."""
     with pytest.raises(UserError, match="got 'h264'; expected JPEG or PNG"):
-        images.compressed_bytes(SimpleNamespace(data=b'\0\0\0\1', format='h264'))
+        stored_compressed(SimpleNamespace(data=b'\0\0\0\1', format='h264'))
     with pytest.raises(UserError, match="got 'webp'; expected jpeg or png"):
-        images.encode(PIXELS, 'webp')
-    for image_format in images.FORMATS:
-        stored = images.encode(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8), image_format)
+        encode(PIXELS, 'webp')
+    for image_format in FORMATS:
+        stored = encode(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8), image_format)
         for broken in (stored[:8], stored[: len(stored) // 2]):
             with pytest.raises(UserError, match='is broken'):
-                images.compressed_to_rgb(SimpleNamespace(data=broken, format=image_format))
+                compressed_to_rgb(SimpleNamespace(data=broken, format=image_format))

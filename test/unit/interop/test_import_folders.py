@@ -9,7 +9,7 @@ import pytest
 
 from bags import import_one, imported_episode, pixels_of
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.interop.importers import find_sources
 from mobile_vla_ros.interop.imports import FAILED
 from mobile_vla_ros.interop.source import ImportOptions

@@ -15,7 +15,7 @@ import json
 import numpy as np
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.interop.importers import Importer
 from mobile_vla_ros.interop.source import Source
 from mobile_vla_ros.types import Command

@@ -12,7 +12,7 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.timing.timeline import actions_ahead, segments
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import encode, encode_bgr
+from mobile_vla_ros.images.compressed import encode, encode_bgr
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 from mobile_vla_ros.interop.source import ImportOptions, axes_of

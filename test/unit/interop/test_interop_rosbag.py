@@ -34,6 +34,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.source import ImportOptions
@@ -42,7 +43,7 @@ from small_episodes import write_rows
 
 def jpeg(index: int, stamp_ns: int):
     """Return a CompressedImage of the image with that index."""
-    return compressed(images.encode(pixels_of(index)), stamp_ns)
+    return compressed(encode(pixels_of(index)), stamp_ns)
 
 
 def stamped(index: int, stamp_ns: int):
@@ -81,7 +82,7 @@ def test_compressed_images_and_stamped_twists(tmp_path, storage):
     """Compressed images are kept byte for byte; a command keeps its stamp."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped), storage)
     with imported_episode(bag, tmp_path / 'out', PNG) as episode:
-        assert all(episode.encoded(i) == images.encode(pixels_of(i)) for i in range(12))
+        assert all(episode.encoded(i) == encode(pixels_of(i)) for i in range(12))
         due = START_NS + np.arange(12) * PERIOD_NS
         assert episode.commands.stamp_ns.tolist() == (due + PERIOD_NS // 2).tolist()
         assert episode.commands.received_ns.tolist() == (due + DELAY_NS + 1).tolist()
@@ -164,7 +165,7 @@ def test_an_unusable_frame_is_dropped_and_counted(tmp_path):
         assert 'does not fit its data' in drops[1]
 
     def broken(index, stamp_ns):
-        data = images.encode(pixels_of(index))
+        data = encode(pixels_of(index))
         return compressed(data[:20] if index == 4 else data, stamp_ns)
 
     bag = write_bag(tmp_path / 'jpeg', drive(100, image_of=broken))
@@ -271,7 +272,7 @@ def test_a_compressed_bayer_image_is_interpolated(tmp_path, kind):
     ) as episode:
         r, g, b = episode.frame(0).image.reshape(-1, 3).mean(0)
         assert r > 200 and g < 30 and b < 30
-    colours = images.encode(pixels_of(1), kind)
+    colours = encode(pixels_of(1), kind)
     converted = compressed(colours, START_NS, f'bayer_rggb8; {kind} compressed bgr8')
     assert images.stored_bytes(converted) == colours
 

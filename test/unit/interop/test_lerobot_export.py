@@ -22,7 +22,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.episode.timing.windows import one_a_period
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.images.stored import decode, mode_of
 from mobile_vla_ros.interop.lerobot import statistics
 from mobile_vla_ros.types import Command

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.nodes.recorder.camera import CameraMonitor, clock_sentence
 from mobile_vla_ros.nodes.recorder.open_episode import kind
-from mobile_vla_ros.nodes.shared.sequence import MessageCount
+from mobile_vla_ros.nodes.shared.topics import MessageCount
 
 MS = 1_000_000
 S = 1000 * MS

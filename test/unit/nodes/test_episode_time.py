@@ -6,8 +6,8 @@ import pytest
 from rclpy.clock import ROSClock
 from rclpy.time import Time
 
-from mobile_vla_ros.nodes.shared import messages
-from mobile_vla_ros.nodes.shared.messages import EpisodeTime
+from mobile_vla_ros.nodes.shared import clocks
+from mobile_vla_ros.nodes.shared.clocks import EpisodeTime
 
 S = 10**9
 
@@ -17,7 +17,7 @@ class Simulation:
 
     def __init__(self, monkeypatch):
         self.real_ns, self._clock = 1000 * S, ROSClock()
-        monkeypatch.setattr(messages, 'steady_ns', lambda: self.real_ns)
+        monkeypatch.setattr(clocks, 'steady_ns', lambda: self.real_ns)
         self.time = EpisodeTime(self)
 
     def get_clock(self):

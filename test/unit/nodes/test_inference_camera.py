@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.nodes.inference.camera import CameraGate
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 from mobile_vla_ros.runtime.camera_check import CameraCheck

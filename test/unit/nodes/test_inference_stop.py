@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mobile_vla_ros import nodes
-from mobile_vla_ros.nodes.shared.lifecycle import exit_on_signal
+from mobile_vla_ros.nodes.inference.lifecycle import exit_on_signal
 from ros_helpers import TIMEOUT_S
 
 SIGNALS = signal.SIGINT, signal.SIGTERM

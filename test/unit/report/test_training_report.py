@@ -17,8 +17,8 @@ from PIL import Image
 from browser import dump_dom, needs_chromium, with_script
 from made_segments import sliding
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
-from mobile_vla_ros.data.near_identical import Repeats
 from mobile_vla_ros.data.segments import Sampling, Segment
+from mobile_vla_ros.data.split import Repeats
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.evaluation.baselines import baselines, targets

@@ -24,7 +24,7 @@ from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo, new_episode_id
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.model.backbone import load_backbone
 from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.network import VlaNetwork

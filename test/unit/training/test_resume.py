@@ -19,9 +19,8 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.training import optimise, run_folder, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.loop import TrainingStopped, train
 from mobile_vla_ros.training.run_folder import RunFolder
-from mobile_vla_ros.training.stop import TrainingStopped
 from small_training import small_run_flags
 
 pytestmark = pytest.mark.usefixtures('fresh_accelerate')

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from mobile_vla_ros.training import stop
-from mobile_vla_ros.training.stop import StopSignal
+from mobile_vla_ros.training import loop
+from mobile_vla_ros.training.loop import StopSignal
 
 
 def send(number=signal.SIGINT):
@@ -26,7 +26,7 @@ def test_the_first_signal_and_its_echo_request_a_stop():
 
 def test_a_later_ctrl_c_ends_the_process(monkeypatch):
     """It does not wait for the step."""
-    monkeypatch.setattr(stop, 'SAME_S', 0.0)
+    monkeypatch.setattr(loop, 'SAME_S', 0.0)
     with pytest.raises(KeyboardInterrupt), StopSignal():
         send()
         send()
@@ -34,7 +34,7 @@ def test_a_later_ctrl_c_ends_the_process(monkeypatch):
 
 def test_repeated_sigterm_still_saves(monkeypatch):
     """Two SIGTERMs of a scheduler still finish and save the step; only SIGKILL ends at once."""
-    monkeypatch.setattr(stop, 'SAME_S', 0.0)
+    monkeypatch.setattr(loop, 'SAME_S', 0.0)
     with StopSignal() as stop_signal:
         send(signal.SIGTERM)
         send(signal.SIGTERM)

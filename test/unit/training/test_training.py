@@ -1,10 +1,11 @@
-"""Training: its files, metrics, settings and refusals."""
+"""Training: its files, metrics, settings, learning rate and refusals."""
 
 import errno
 import json
 import os
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.optimise import learning_rate
 from mobile_vla_ros.training.prepare import episodes_of
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame
@@ -428,3 +430,21 @@ def test_a_disk_without_links_is_served(small_backbone, episode_folder, tmp_path
     assert {folder.name for folder in (out / 'checkpoints').iterdir()} == kept
     again = TrainConfig(out=str(tmp_path / 'again'), **{**settings, 'epochs': 1})
     train(replace(model, init=str(out / 'best')), data, again, log=lines.append)
+
+
+def test_the_rate_falls_along_a_cosine_to_zero():
+    """The rate at the start, half of it in the middle, 0 at the end, and never negative."""
+    rates = [learning_rate(2.0, done, 40) for done in (0, 20, 40, 41)]
+    assert [round(rate, 6) for rate in rates] == [2, 1, 0, 0]
+
+
+def test_the_rate_rises_before_it_falls_to_its_lowest():
+    """A tenth of forty steps rises; no step has rate zero, and the first to fall has all of it."""
+    rates = [learning_rate(1.0, done, 40, warmup=0.1, lowest=0.01) for done in range(41)]
+    assert [round(rate, 6) for rate in rates[:5]] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert all(before > after for before, after in pairwise(rates[4:]))
+    assert (round(rates[22], 6), rates[40]) == (0.505, 0.01)
+    # A part of a step counts as one: 0.1 epochs of the reference run, six steps an epoch.
+    assert learning_rate(1.0, 0, 120, warmup=0.005) == 0.5
+    assert learning_rate(1.0, 1, 120, warmup=0.005) == 1.0
+    assert learning_rate(1.0, 0, 1, warmup=0.9) == 0.5

@@ -1,6 +1,13 @@
-"""Which messages of the e-stop count, when each is received on several subscriptions."""
+"""Which messages of the e-stop count, and which of its publishers a drive relies on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mobile_vla_ros.safety.preflight import Endpoint, Key
 
 KEPT_COPIES = 4096
+# Polls in a row in which a publisher must be missing: discovery loses endpoints for a moment.
+MIN_MISSING = 2
 
 
 class EstopOrder:
@@ -9,7 +16,7 @@ class EstopOrder:
 
     On one subscription messages come in the order in which they were sent, whatever the clocks
     are; between subscriptions that order is only estimated. So the estimate may refuse a release,
-    and never a press.
+    but never a press.
     """
 
     def __init__(self) -> None:
@@ -19,10 +26,10 @@ class EstopOrder:
 
     def counts(self, pressed: bool, subscription: int, stamp_ns: int, sent_ns: int) -> bool:
         """
-        Take the next message of a subscription; return whether it counts.
+        Record the next message of a subscription; return whether it counts.
 
         A press counts unless it is a copy. A release counts if it follows the held press on the
-        same subscription, or is no copy and seems to be sent after it.
+        same subscription, or if it is no copy and was sent after the press, by the estimate.
 
         :param subscription: its index.
         :param stamp_ns: time of sending on the sender's clock, which may be set; 0 if unknown.
@@ -52,3 +59,33 @@ class EstopOrder:
         if len(self._seen) > KEPT_COPIES:
             del self._seen[next(iter(self._seen))]
         return False
+
+
+@dataclass
+class _Relied:
+    name: str
+    missing: int = 0
+
+
+class EstopWatch:
+    """Remembers the publishers of the e-stop since arming, and notices their loss."""
+
+    def __init__(self) -> None:
+        self._relied: dict[Key, _Relied] = {}
+
+    def rely_on(self, publishers: Iterable[Endpoint], *, alone: bool) -> None:
+        """Rely on these publishers from now on; with ``alone``, no longer on earlier ones."""
+        if alone:
+            self._relied = {}
+        for one in publishers:
+            self._relied.setdefault(one.key, _Relied(one.full_name))
+
+    def lost(self, publishers: Iterable[Endpoint]) -> str:
+        """Return the names of those that have disappeared, '' for none; call this at each poll."""
+        present = {one.key: one.full_name for one in publishers}
+        for key, relied in self._relied.items():
+            relied.missing = 0 if key in present else relied.missing + 1
+            relied.name = present.get(key, relied.name)  # known later than the endpoint
+        return ' and '.join(
+            sorted({one.name for one in self._relied.values() if one.missing >= MIN_MISSING})
+        )
