@@ -119,13 +119,13 @@ KEPT_TO = {
     },
     'h5py': {'episode', 'interop'},
     'rosbags': {'images.messages', 'interop'},
-    'pyarrow': {'interop'},
-    'av': {'interop'},
     'cv_bridge': set(),  # docs/recording.md says why
     'jinja2': {'report'},
     'markupsafe': {'report'},
     'mujoco': {'sim'},
     'matplotlib': {'report'},
+    'pyarrow': {'interop'},
+    'av': {'interop'},
 }
 # The gate, and those who write files of their own.
 OPENS_HDF5 = {

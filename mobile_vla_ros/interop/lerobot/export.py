@@ -78,13 +78,13 @@ def exported(
     if (out / layout.INFO).is_file():
         yield from ((one, _skipped(out, f'{out} exists')) for one in paths)
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f'{out} is not empty and not a LeRobot set', remedy='choose another folder with --out'
         )
     hidden = out.with_name(f'.{out.name}.exporting')
-    hidden.mkdir(parents=True, exist_ok=True)
     try:
+        hidden.mkdir(parents=True, exist_ok=True)
         with locked(hidden):
             try:
                 yield from _build(paths, hidden, out, wanted, excluded, note)

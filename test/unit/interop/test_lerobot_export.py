@@ -344,6 +344,10 @@ def test_a_folder_of_something_else_and_a_missing_library_are_said(tmp_path, cap
     write(tmp_path / 'in')
     assert export(tmp_path / 'in', '--out', tmp_path / 'in') == 2
     assert 'is not empty and not a LeRobot set' in capsys.readouterr().err
+    (tmp_path / 'file').touch()
+    for place in ('file', 'file/set'):
+        assert export(tmp_path / 'in', '--out', tmp_path / place) == 2
+        assert capsys.readouterr().err.count('\n') == 1
     for name in [one for one in sys.modules if 'interop.lerobot.' in one]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
