@@ -44,6 +44,8 @@ setup(
             'opencv-python-headless>=4.8.0.76',
             *(f'{package}; platform_machine == "x86_64"' for package in ROS),
         ],
+        # Other tools' files: LeRobot sets and video (mobile_vla episodes export and import).
+        'formats': ['av>=14.2', 'pyarrow>=19.0'],
         'dev': [
             'colcon-common-extensions>=0.3.0',
             'hypothesis>=6.100',

@@ -115,7 +115,7 @@ def check(folder: Path) -> int:
     """Print the table; return how many cells failed."""
     lock = LOCK.read_text()
     (folder / 'numpy.txt').write_text(without('numpy', lock))
-    (folder / 'sourced.txt').write_text(ranges('dev') + JAZZY['numpy'])
+    (folder / 'sourced.txt').write_text(ranges('formats', 'dev') + JAZZY['numpy'])
     rows = [(python, python, [LOCK]) for python in pythons()]
     sourced = [folder / 'sourced.txt', '--constraint', folder / 'numpy.txt']
     rows.append((f'{JAZZY["python"]}, ROS 2 sourced', JAZZY['python'], sourced))
@@ -163,7 +163,7 @@ def update(folder: Path, upgrade: bool):
         for machine in MACHINES
     ]
     (folder / 'pyproject.toml').write_text(f'[tool.uv]\nenvironments = {json.dumps(machines)}\n')
-    (folder / 'ranges.txt').write_text(ranges('ros', 'dev'))
+    (folder / 'ranges.txt').write_text(ranges('ros', 'formats', 'dev'))
     lock = folder / LOCK.name
     if LOCK.exists():
         shutil.copy(LOCK, lock)
@@ -178,13 +178,13 @@ def update(folder: Path, upgrade: bool):
 def lowest(folder: Path, work: Path) -> int:
     """Install the lower bounds in a new environment and test there; return pytest's status."""
     oldest = pythons()[0]
-    (work / 'ranges.txt').write_text(ranges('ros', 'dev'))
+    (work / 'ranges.txt').write_text(ranges('ros', 'formats', 'dev'))
     pins = compiled(
         work / 'ranges.txt', '--resolution', 'lowest-direct', '--python-version', oldest
     )
     (work / 'lowest.txt').write_text(pins)
     found = dict(pin.split('==') for pin in read(pins))
-    for name, bound in re.findall(r'^([\w.-]+)>=([\w.]+)', ranges('ros', 'dev'), re.M):
+    for name, bound in re.findall(r'^([\w.-]+)>=([\w.]+)', ranges('ros', 'formats', 'dev'), re.M):
         print(f'{name}=={found[name]}', flush=True)
         if Version(found[name]) != Version(bound):
             raise RuntimeError(f'{name}>={bound} is not available; the lowest is {found[name]}')

@@ -10,6 +10,7 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.command_rule import CommandLog, CommandUse, KnownBy
 from mobile_vla_ros.episode.timing.receipts import clock_steps
 from mobile_vla_ros.episode.timing.timeline import times_of
+from mobile_vla_ros.episode.timing.windows import median_rate_hz
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -103,9 +104,3 @@ def possible_windows(times_ns: np.ndarray, rate_hz: float, window: int) -> int:
         return 0
     span_s = float(np.minimum(np.diff(times_ns) / NANOSECONDS, MAX_PAUSE_S).sum())
     return max(0, round(span_s * rate_hz) + 1 - window + 1)
-
-
-def median_rate_hz(times_ns: np.ndarray) -> float:
-    """Return the rate by the median interval; 0 without one."""
-    interval_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
-    return NANOSECONDS / interval_ns if interval_ns > 0 else 0.0

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mobile_vla_ros.data.facts import EpisodeFacts, facts_of, median_rate_hz
+from mobile_vla_ros.data.facts import EpisodeFacts, facts_of
 from mobile_vla_ros.episode.cameras import NoSuchCamera
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged, vetted
+from mobile_vla_ros.episode.catalog.inspect import MAX_SPEED, refusal, vetted
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
@@ -25,12 +25,11 @@ from mobile_vla_ros.episode.timing.timeline import (
 from mobile_vla_ros.episode.timing.timeline import (
     segments as grid_segments,
 )
+from mobile_vla_ros.episode.timing.windows import median_rate_hz
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, VERDICTS
 
 MAX_RATES = 100  # episodes whose rate is measured
-# m/s or rad/s: a command beyond it comes from a broken file or is in other units.
-MAX_SPEED = 100.0
 NEARLY = 0.95  # a camera at this share of the rate or above is not resampled to its own rate
 
 
@@ -226,18 +225,6 @@ def _check_verdicts(accept: Sequence[str]) -> None:
         )
 
 
-def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
-    """Return why an episode is refused (excluded, unfinished, verdict), None if it is accepted."""
-    if episode.excluded:
-        return f'it is excluded: {episode.excluded}'
-    if not episode.complete:
-        return 'it is unfinished: mobile_vla episodes recover completes it'
-    health = judged(episode) or judge_episode(episode)
-    if health['verdict'] in accept:
-        return None
-    return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')
-
-
 def refusals(skipped: dict[str, str]) -> str:
     """Return a clause listing the first ten skipped episodes with their reasons."""
     lines = [f'{Path(path).name}: {reason}' for path, reason in list(skipped.items())[:10]]
@@ -249,7 +236,7 @@ def _segments(
     episode: Episode, path: Path, sampling: Sampling, accept: Sequence[str]
 ) -> list[Segment]:
     """Return at least one segment of an episode; otherwise raise UserError, about "it"."""
-    reason = _unusable(episode) or refusal(episode, accept)
+    reason = refusal(episode, accept)
     if reason:
         raise UserError(reason)
     found, longest = [], 0
@@ -284,21 +271,6 @@ def _segments(
     if not found:
         raise UserError(_too_short(episode, sampling, longest))
     return found
-
-
-def _unusable(episode: Episode) -> str | None:
-    """Return what makes an episode's content unusable whatever its verdict, None if nothing."""
-    if not episode.instruction.strip():
-        return 'it has no instruction'
-    twist = episode.commands.twist
-    invalid = np.argwhere(~(np.abs(twist) <= MAX_SPEED))
-    if len(invalid):
-        row, column = invalid[0]
-        return (
-            f'it has an invalid command; got row {row}: {TWIST_AXES[column]} '
-            f'{twist[row, column]:g}; expected a finite value of at most {MAX_SPEED:g}'
-        )
-    return None
 
 
 def fingerprint(segments: Iterable[Segment]) -> str:

@@ -66,6 +66,16 @@ def read_header(encoded: bytes) -> Header:
         return _header(_open(encoded))
 
 
+def mode_of(encoded: bytes) -> str:
+    """
+    Return the mode of stored pixels by Pillow's names: ``RGB``, ``L`` (grey), ``RGBA``, ….
+
+    :raises BrokenImage: as ``read_header``.
+    """
+    with _broken():
+        return str(_open(encoded).mode)
+
+
 def check_whole(encoded: bytes) -> Header:
     """
     Check stored bytes without decoding: the limits, and that nothing is cut off.

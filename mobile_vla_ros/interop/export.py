@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mobile_vla_ros import file_lock
-from mobile_vla_ros.episode.catalog.inspect import judged, topics
+from mobile_vla_ros.episode.catalog.inspect import judged, topics, vetted
 from mobile_vla_ros.episode.odometry import STATE
 from mobile_vla_ros.episode.records import NO_HASH, Channel, Commands
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import sync, sync_tree
+from mobile_vla_ros.files import make_folder, sync, sync_tree
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START
 from mobile_vla_ros.plain_text import cell
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, TWIST_AXES
@@ -80,7 +80,7 @@ def to_csv(episode: Episode, folder: Path) -> None:
         {name: [getattr(event, name) for event in episode.events] for name in columns},
     )
     (folder / 'episode.json').write_text(
-        json.dumps(_about(episode), indent=2) + '\n', encoding='utf-8'
+        json.dumps(about(episode), indent=2) + '\n', encoding='utf-8'
     )
 
 
@@ -131,7 +131,7 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
             number = int(np.searchsorted(firsts, row, 'right')) - 1
             stream = streams[number]
             bag.write(stream.connection, int(times[row]), stream.data(row - int(firsts[number])))
-        bag.set_custom_data('mobile_vla_episode', json.dumps(_about(episode)))
+        bag.set_custom_data('mobile_vla_episode', json.dumps(about(episode)))
 
 
 class _Stream(NamedTuple):
@@ -212,6 +212,31 @@ FORMATS: dict[str, Callable[[Episode, Path], None]] = {'csv': to_csv, 'rosbag2':
 MARKS = {'csv': 'episode.json', 'rosbag2': 'metadata.yaml'}  # present in every whole export
 
 
+def exported(
+    paths: Iterable[Path],
+    out: Path,
+    kind: str,
+    *,
+    excluded: bool = False,
+    camera: str = '',
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """
+    Export episodes one after the other, yielding each with its result.
+
+    :returns: as ``export``; of an episode that cannot be exported the ``status`` is ``failed``.
+    :raises UserError: when the folder cannot be made.
+    """
+    make_folder(out)
+    clear_away(out)
+    for path, fault in vetted(paths):
+        try:
+            if fault is not None:
+                raise fault
+            yield path, export(path, out, kind, excluded=excluded, camera=camera)
+        except UserError as error:
+            yield path, {'status': 'failed', 'reason': str(error)}
+
+
 def export(
     path: Path, out: Path, kind: str, *, excluded: bool = False, camera: str = ''
 ) -> dict[str, Any]:
@@ -261,7 +286,7 @@ def export(
 def clear_away(out: Path) -> None:
     """Remove the remains of killed exports from a folder, but not those of running ones."""
     for hidden in out.glob(f'{PARTIAL}*'):
-        with contextlib.suppress(OSError), _locked(hidden):
+        with contextlib.suppress(OSError), locked(hidden):
             shutil.rmtree(hidden)
 
 
@@ -270,14 +295,15 @@ def _hidden(out: Path) -> Iterator[Path]:
     """Provide a hidden folder, locked while this process lives, and remove it afterwards."""
     hidden = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out))
     try:
-        with _locked(hidden):
+        with locked(hidden):
             yield hidden
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other exports out of a folder; raise BlockingIOError when one is in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         file_lock.claim(handle)
@@ -317,7 +343,7 @@ def _table(path: Path, columns: dict[str, Sequence[object] | np.ndarray]) -> Non
         writer.writerows(map(cell, row) for row in zip(*columns.values(), strict=True))
 
 
-def _about(episode: Episode) -> dict[str, Any]:
+def about(episode: Episode) -> dict[str, Any]:
     """Return everything but frames and commands of an episode, fit for JSON."""
     rule = episode.command_rule()
     sources = [

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,23 +19,23 @@ from mobile_vla_ros.episode.storage.part_file import rewrite_text
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.interop import bag, legacy, rosbag
-from mobile_vla_ros.interop.left_out import METADATA, left_out, why_not
-from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions
+from mobile_vla_ros.interop.importers import importer_of
+from mobile_vla_ros.interop.labels import INSTRUCTION, OUTCOME, Labels
+from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions, Source
 
 IMPORTED, UPDATED, SKIPPED, FAILED = 'imported', 'updated', 'skipped', 'failed'
 IGNORED, FULL = 'ignored', 'full'
-SUFFIXES = (*legacy.SUFFIXES, *bag.SUFFIXES)
 FINGERPRINT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class ImportResult:
     """
-    The result for one source.
+    The result for one episode.
 
-    :param status: ``imported``; ``updated`` (imported before, with another instruction);
-        ``skipped`` (imported before); ``failed``; ``ignored``.
+    :param source: the path, and behind it the key of the episode in it, if it has one.
+    :param status: ``imported``; ``updated`` (imported before, with another instruction or
+        outcome); ``skipped`` (imported before); ``failed``; ``ignored``.
     :param path: the episode; None after a failure.
     :param reason: of anything else than an import; '' after an import.
     :param health: the verdict; empty unless imported.
@@ -65,72 +66,31 @@ class ImportResult:
         return '\n  '.join([line, *self.notes])
 
 
-def find_sources(path: Path, out: Path) -> list[Path]:
-    """
-    Return the sources at a path: a file, or the importable files below a folder, sorted.
-
-    A folder with a ``metadata.yaml`` is one bag; files in ``out`` are ignored.
-
-    :raises UserError: when there are none.
-    """
-    if not path.exists():
-        raise UserError(f'no file or folder at {path}', expected='a file or a folder to import')
-    if path.is_file():
-        # The metadata of a bag stands for its folder.
-        return [path.parent if path.name == METADATA else path]
-    path, out = path.absolute(), out.absolute()
-    if path == out:
-        raise UserError(
-            'a folder cannot be imported into itself',
-            got=str(out),
-            remedy='choose another folder with --out',
-        )
-    bags = {one.parent for one in path.rglob(METADATA)}
-    loose = [
-        one
-        for one in path.rglob('*')
-        if one.suffix in SUFFIXES
-        and one.is_file()
-        and one.parent != out
-        and bags.isdisjoint(one.parents)
-    ]
-    if not bags and not loose:
-        raise UserError(
-            f'{path} contains nothing that can be imported',
-            expected=', '.join((*SUFFIXES, f'folders with a {METADATA}')),
-        )
-    return sorted([*bags, *loose])
-
-
-def ignored(path: Path, out: Path) -> list[ImportResult]:
-    """Return what an import of a folder does not take, and why; nothing for a file."""
-    if not path.is_dir():
-        return []
-    found = left_out(path.absolute(), out.absolute(), SUFFIXES)
-    return [ImportResult(one, IGNORED, reason=reason) for one, reason in found]
-
-
 def import_episodes(
     sources: list[Path],
     out: Path,
     options: ImportOptions,
     seen: Callable[[Path, int], None] = lambda source, frames: None,
+    labels: Labels | None = None,
 ) -> Iterator[ImportResult]:
     """
-    Import one source after the other, yielding the result for each.
+    Import one source after the other, yielding the result for each of its episodes.
 
     Each is read in another process, with limits on its memory and on the time for each frame.
 
     :param out: folder for the episodes; created if missing.
     :param seen: called now and then with a source and the number of its frames so far.
+    :param labels: instruction and outcome of each.
     :raises UserError: when the folder cannot be written, or its disk is full.
     """
+    labels = labels or Labels('')
+    labels.check(sources)
     _prepare(out)
     with FileWorker() as worker, TemporaryDirectory(prefix='mobile_vla_') as scratch:
         known = _origins(out, worker)
         try:
-            for source in sources:
-                yield _import_by(worker, source, out, options, seen, known, scratch)
+            for path in sources:
+                yield from _import_by(worker, path, out, options, seen, known, scratch, labels)
         finally:
             worker.close()
             _clear_away(out)
@@ -138,46 +98,75 @@ def import_episodes(
 
 def _import_by(
     worker: FileWorker,
-    source: Path,
+    path: Path,
     out: Path,
     options: ImportOptions,
     seen: Callable[[Path, int], None],
     known: dict[str, Path],
     scratch: str,
-) -> ImportResult:
-    """Import one source in the other process; add its episode to the known ones."""
+    labels: Labels,
+) -> Iterator[ImportResult]:
+    """Import the episodes of one source in the other process; add them to the known ones."""
+    plain = dataclasses.asdict(options)
     try:
-        origin = f'{source.name}#{_fingerprint(source)}'
-        found = worker.call(
-            'interop.imports:import_plain',
-            source.absolute(),
-            origin,
-            str(known.get(origin, '')),
-            str(out.absolute()),
-            dataclasses.asdict(options),
-            scratch,
-            whole=True,
-            step=lambda frames: seen(source, frames),
-        )
+        origins = worker.call('interop.imports:origins_in', path.absolute(), plain, whole=True)
     except (UserError, OSError) as error:
-        _clear_away(out)
-        return ImportResult(source, FAILED, reason=str(error))
-    if found['status'] == FULL:
-        raise UserError(found['reason'].removesuffix('.'))
-    result = ImportResult(
-        source,
-        found['status'],
-        out / found['path'],
-        found['reason'],
-        found['health'],
-        tuple(found['notes']),
-    )
-    known[origin] = out / found['path']
-    return result
+        yield ImportResult(path, FAILED, reason=str(error))
+        return
+    for key, origin in origins.items():
+        source = path / key
+        try:
+            said = labels.of(path, key)
+            plain |= {'label': said.get(INSTRUCTION, ''), 'outcome': said.get(OUTCOME, '')}
+            found = worker.call(
+                'interop.imports:import_plain',
+                path.absolute(),
+                key,
+                origin,
+                *(str(known.get(origin, '')), str(out.absolute()), plain, scratch),
+                whole=True,
+                step=lambda frames: seen(source, frames),  # noqa: B023
+            )
+        except (UserError, OSError) as error:
+            _clear_away(out)
+            yield ImportResult(source, FAILED, reason=str(error))
+            continue
+        if found['status'] == FULL:
+            raise UserError(found['reason'].removesuffix('.'))
+        known[origin] = out / found['path']
+        yield ImportResult(
+            source,
+            found['status'],
+            known[origin],
+            found['reason'],
+            found['health'],
+            tuple(found['notes']),
+        )
+
+
+def origins_in(source: Path, options: dict[str, Any]) -> dict[str, str]:
+    """
+    Return the origins of the episodes in a source by their keys, in a ``FileWorker``.
+
+    :param options: fields of ``ImportOptions``.
+    :raises UserError: when the source cannot be read.
+    """
+    importer = importer_of(source)
+    try:
+        episodes = importer.episodes(source, ImportOptions(**options))
+        file = source / importer.marker if source.is_dir() else source
+        whole = _fingerprint(file) if not all(episodes.values()) else ''
+    except OSError as error:
+        raise UserError(str(error)) from None
+    return {
+        key: f'{Path(source.name, key)}#{_digest(known.encode()) if known else whole}'
+        for key, known in episodes.items()
+    }
 
 
 def import_plain(
     source: Path,
+    key: str,
     origin: str,
     known: str,
     out: str,
@@ -186,8 +175,9 @@ def import_plain(
     seen: Callable[[int], None],
 ) -> dict[str, Any]:
     """
-    Import one source, in a ``FileWorker``.
+    Import one episode, in a ``FileWorker``.
 
+    :param key: of the episode in its source.
     :param known: the episode that it was imported as, '' if it was not.
     :param options: fields of ``ImportOptions``.
     :param scratch: folder for copies of its files.
@@ -197,11 +187,12 @@ def import_plain(
     """
     settings = ImportOptions(**options)
     with TemporaryDirectory(dir=scratch) as own:
+        opening = importer_of(source).open_source(source, key, settings, Path(own))
         try:
             if known:
-                result = _again(source, Path(known), settings, Path(own))
+                result = _again(opening, source, Path(known), settings)
             else:
-                result = _import(source, origin, Path(out), settings, seen, Path(own))
+                result = _import(opening, source, origin, Path(out), settings, seen)
         except DiskFull as full:
             result = ImportResult(source, FULL, reason=str(full))
         except OSError as error:
@@ -209,46 +200,38 @@ def import_plain(
     return vars(result) | {'source': '', 'path': result.path.name if result.path else ''}
 
 
-def _opened(
-    source: Path, options: ImportOptions, scratch: Path
-) -> contextlib.AbstractContextManager:
-    reason = why_not(source)
-    if reason:
-        raise UserError(f'it is {reason}')
-    if source.is_file() and source.suffix not in SUFFIXES:
-        raise UserError(
-            'its layout is unknown', got=repr(source.suffix), expected=', '.join(SUFFIXES)
-        )
-    is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
-    return (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options, scratch)
-
-
-def _again(source: Path, path: Path, options: ImportOptions, scratch: Path) -> ImportResult:
-    """Give an imported episode the instruction that it would get now, if that is another."""
-    if options.instruction.strip():
+def _again(
+    opening: AbstractContextManager[Source], source: Path, path: Path, options: ImportOptions
+) -> ImportResult:
+    """Give an imported episode the instruction and outcome that it would get now."""
+    changes = []
+    if options.instruction.strip() or options.label or options.outcome:
         try:
-            with (
-                _opened(source, options, scratch) as opened,
-                Episode.open(path, as_recorded=True) as episode,
-            ):
-                before, now = episode.instruction, opened.info['instruction']
+            with opening as opened, Episode.open(path, as_recorded=True) as episode:
+                before = {INSTRUCTION: episode.instruction, OUTCOME: episode.outcome}
+                now = {INSTRUCTION: opened.info[INSTRUCTION]}
         except UserError:
             return _skipped(source, path)
-        if before != now:
-            rewrite_text(path, 'instruction', now)
-            return ImportResult(source, UPDATED, path, f'its instruction was "{before}"')
+        if options.outcome:
+            now[OUTCOME] = options.outcome
+        for name, value in now.items():
+            if before[name] != value:
+                rewrite_text(path, name, value)
+                changes.append(f'its {name} was "{before[name]}"')
+    if changes:
+        return ImportResult(source, UPDATED, path, ', '.join(changes))
     return _skipped(source, path)
 
 
 def _import(
+    opening: AbstractContextManager[Source],
     source: Path,
     origin: str,
     out: Path,
     options: ImportOptions,
     seen: Callable[[int], None],
-    scratch: Path,
 ) -> ImportResult:
-    with _opened(source, options, scratch) as opened:
+    with opening as opened:
         info = ImportedInfo(
             **opened.info,
             origin=origin,
@@ -281,7 +264,7 @@ def _import(
         )
         try:
             opened.copy(writer, lambda: seen(writer.frames))
-            path = writer.close('unknown')
+            path = writer.close(options.outcome or opened.outcome)
         except BaseException:
             writer.discard()
             raise
@@ -335,12 +318,14 @@ def origin_of(path: Path) -> str:
     return ''
 
 
-def _fingerprint(source: Path) -> str:
-    """Return 8 hex of a source's size and ends, to distinguish sources of one name."""
-    file = source / METADATA if source.is_dir() else source
-    digest = hashlib.sha256(str(file.stat().st_size).encode())
+def _fingerprint(file: Path) -> str:
+    """Return a digest of a file's size and ends, to distinguish sources of one name."""
     with file.open('rb') as stream:
-        digest.update(stream.read(FINGERPRINT_BYTES))
-        stream.seek(max(0, file.stat().st_size - FINGERPRINT_BYTES))
-        digest.update(stream.read())
-    return digest.hexdigest()[:8]
+        size = file.stat().st_size
+        parts = [str(size).encode(), stream.read(FINGERPRINT_BYTES)]
+        stream.seek(max(0, size - FINGERPRINT_BYTES))
+        return _digest(b''.join([*parts, stream.read()]))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]

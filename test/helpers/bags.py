@@ -5,15 +5,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from rosbags import rosbag1
+from rosbags.convert.converter import migrate_bytes
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.bags import commands, video
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED, ImportResult, import_plain
 from mobile_vla_ros.interop.source import ImportOptions
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
+STORE, STORE_1 = get_typestore(Stores.ROS2_JAZZY), get_typestore(Stores.ROS1_NOETIC)
+for store in (STORE, STORE_1):
+    for name, definition in (commands.DEFINITIONS | video.DEFINITIONS).items():
+        store.register(get_types_from_msg(definition, name))
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 DELAY_NS = 20_000_000
@@ -75,6 +81,19 @@ def twist_stamped(stamp_ns: int, *speeds: float):
     return make('geometry_msgs/msg/TwistStamped', header(stamp_ns, ''), twist(*speeds))
 
 
+def odometry(stamp_ns: int, speeds: tuple[float, float, float], x: float = 0.0):
+    """Return a nav_msgs/Odometry of a base at x with vx, vy and wz."""
+    point, turn = make('geometry_msgs/msg/Point', x, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+    pose = make('geometry_msgs/msg/Pose', point, make('geometry_msgs/msg/Quaternion', *turn))
+    return make(
+        'nav_msgs/msg/Odometry',
+        header(stamp_ns),
+        'base',
+        make('geometry_msgs/msg/PoseWithCovariance', pose, np.zeros(36)),
+        make('geometry_msgs/msg/TwistWithCovariance', twist(*speeds), np.zeros(36)),
+    )
+
+
 def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
     """
     Return (topic, message, time) of a short drive: images at 10 Hz, a command beside each.
@@ -104,11 +123,13 @@ def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
 
 def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Path:
     """
-    Write (topic, message, time in ns) as a rosbag2 folder; return it.
+    Write (topic, message, time in ns) as a rosbag2 folder, or a ROS 1 bag beside it; return it.
 
-    :param storage: ``mcap`` or ``sqlite3``.
+    :param storage: ``mcap``, ``sqlite3``, or of ROS 1 ``none``, ``bz2`` or ``lz4``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if storage in ('none', 'bz2', 'lz4'):
+        return _write_ros1(folder.with_name(f'{folder.name}.bag'), messages, storage)
     with Writer(
         folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin[storage.upper()]
     ) as bag:
@@ -121,21 +142,42 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
     return folder
 
 
-def import_one(source, out, options: ImportOptions) -> ImportResult:
+def _write_ros1(path: Path, messages: list[tuple], compression: str) -> Path:
+    bag = rosbag1.Writer(path)
+    if compression != 'none':
+        bag.set_compression(bag.CompressionFormat[compression.upper()])
+    connections = {}
+    with bag:
+        for topic, message, time_ns in messages:
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = bag.add_connection(topic, kind, typestore=STORE_1)
+            data = STORE.serialize_cdr(message, kind)
+            both = STORE, STORE_1, kind, kind, {}, data
+            bag.write(
+                connections[topic], time_ns, migrate_bytes(*both, src_is2=True, dst_is2=False)
+            )
+    return path
+
+
+def import_one(source, out, options: ImportOptions, key: str = '') -> ImportResult:
     """Import one source as the command does, in this process; return the result."""
     out.mkdir(exist_ok=True)
     with TemporaryDirectory() as scratch:
         try:
             found = import_plain(
-                source, f'{source.name}#1', '', str(out), asdict(options), scratch, lambda _: None
+                source,
+                key,
+                f'{Path(source.name, key)}#1',
+                *('', str(out), asdict(options), scratch, lambda _: None),
             )
         except UserError as error:
             return ImportResult(source, FAILED, reason=str(error))
     return ImportResult(**found | {'source': source, 'path': out / found['path']})
 
 
-def imported_episode(source, out, options: ImportOptions) -> Episode:
+def imported_episode(source, out, options: ImportOptions, key: str = '') -> Episode:
     """Import one source, which must succeed; return the open episode."""
-    outcome = import_one(source, out, options)
+    outcome = import_one(source, out, options, key)
     assert outcome.status == IMPORTED, outcome.reason
     return Episode.open(outcome.path)

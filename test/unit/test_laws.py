@@ -125,6 +125,8 @@ KEPT_TO = {
     'markupsafe': {'report'},
     'mujoco': {'sim'},
     'matplotlib': {'report'},
+    'pyarrow': {'interop'},
+    'av': {'interop'},
 }
 # The gate, and those who write files of their own.
 OPENS_HDF5 = {

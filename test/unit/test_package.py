@@ -321,7 +321,7 @@ def test_setup_installs_the_lock(tmp_path):
     bootstrap, _, package, everything = checkout.set_up().splitlines()
     assert '--require-hashes' in bootstrap
     assert '--no-deps -e .' in package
-    assert '--require-hashes' in everything and 'mobile_vla_ros[ros,dev]' in everything
+    assert '--require-hashes' in everything and 'mobile_vla_ros[ros,formats,dev]' in everything
     assert checkout.constraints() == [pin.name for pin, _ in lock()]
 
 
@@ -329,7 +329,7 @@ def test_a_sourced_ros_keeps_its_numpy(tmp_path):
     """No extra [ros], so no OpenCV; numpy is the version that ROS's OpenCV needs."""
     checkout = Checkout(tmp_path)
     calls = checkout.set_up(**checkout.source_ros())
-    assert 'mobile_vla_ros[dev]' in calls and 'ros,' not in calls
+    assert 'mobile_vla_ros[formats,dev]' in calls and 'ros,' not in calls
     assert checkout.constraints() == [pin.name for pin, _ in lock() if pin.name != 'numpy']
 
 
@@ -387,4 +387,4 @@ def test_a_machine_without_ros_on_pypi_is_refused(tmp_path):
     assert done.returncode == 2
     assert 'source a ROS 2' in done.stderr
     assert done.stderr.count('\n') == 1
-    assert 'mobile_vla_ros[dev]' in checkout.set_up(**checkout.source_ros())
+    assert 'mobile_vla_ros[formats,dev]' in checkout.set_up(**checkout.source_ros())

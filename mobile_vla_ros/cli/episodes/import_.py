@@ -7,17 +7,34 @@ from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 
+# Fields of `ImportOptions`, which has the defaults.
+OPTIONS = (
+    ('rate', 'HZ', float, 'rows or poses a second, of files without times'),
+    ('images', 'PATH', str, 'images of HDF5, of an unknown layout or several cameras'),
+    ('actions', 'A', str, 'PATH of three columns, or linear_x=PATH[0],angular_z=PATH[1]'),
+    ('colour', 'C', str, 'order of the colours there: rgb or bgr'),
+    ('scale', 'S', str, 'm/s and rad/s at full deflection: linear_x=1.0,angular_z=2.0'),
+    ('wheelbase', 'M', float, 'metres between the axles of a base that steers'),
+    ('image-format', 'F', str, 'of raw images: jpeg, or png, which is lossless (default: jpeg)'),
+    ('jpeg-quality', '1-100', int, 'default: 90'),
+    ('base_command_timeout_s', 'S', float, 'the base stops this long after a command; 0: never'),
+    ('instruction', 'TEXT', str, 'of recordings that have none'),
+    ('image-topic', 'TOPIC', str, 'image topic of a bag with several'),
+    ('command-topic', 'TOPIC', str, 'of several in a bag; or of Odometry, Ackermann or Joy'),
+    ('encoding', 'NAME', str, "colours of a bag's images of 8UC3 and the like, as bgr8"),
+    ('extra_topics', '/A,/B', lambda text: text.split(','), 'topics of a bag to keep'),
+)
+
 
 def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'import',
-        help='import HDF5 files of raw images, rosbag2 folders and MCAP files',
-        description='Import recordings of other layouts, each as a complete episode or not at '
-        'all: HDF5 files with an image (BGR) and an action in each row, and rosbag2 folders, '
-        '.mcap and .db3 files with Image or CompressedImage and Twist or TwistStamped '
-        'topics. Sources imported before are skipped, or get the instruction given now. '
-        'Whatever is not imported is named. Exit status 1 if a source could not be imported.',
+        help='import bags of ROS 1 and 2, HDF5, donkeycar tubs, GNM trajectories',
+        description='Import recordings of other layouts (docs/recording.md has an example of '
+        'each), each episode completely or not at all. Those imported before are skipped, or get '
+        'the instruction given now. Whatever is not imported is named. Exit status 1 if a source '
+        'could not be imported.',
         epilog='example: mobile_vla episodes import ~/old_takes --out ~/mobile_vla_takes --rate 2 '
         '--instruction "go to the box on the left"',
     )
@@ -34,41 +51,10 @@ def add(actions) -> None:
         metavar='DIR',
         help='folder of the episodes, created if missing',
     )
-    parser.add_argument(
-        '--rate',
-        type=float,
-        metavar='HZ',
-        help='rows per second of HDF5 files, which have no times',
-    )
-    parser.add_argument(
-        '--image-format',
-        choices=('jpeg', 'png'),
-        default='jpeg',
-        help='format for raw images; png is lossless (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--jpeg-quality',
-        type=int,
-        default=90,
-        metavar='1-100',
-        help='JPEG quality (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--base_command_timeout_s',
-        type=float,
-        metavar='S',
-        help='the base stops this long after a command, 0: it holds the last one '
-        '(default: by the images)',
-    )
-    colours = "colours of a bag's images of encoding 8UC3 and the like, which names none: bgr8, …"
-    for name, metavar, words in (
-        ('instruction', 'TEXT', 'of recordings that have none'),
-        ('image-topic', 'TOPIC', 'image topic of a bag with several'),
-        ('command-topic', 'TOPIC', 'command topic of a bag with several'),
-        ('encoding', 'NAME', colours),
-        ('extra_topics', '/A,/B', 'other topics of a bag to keep'),
-    ):
-        parser.add_argument(f'--{name}', default='', metavar=metavar, help=words)
+    for name, metavar, kind, words in OPTIONS:
+        parser.add_argument(f'--{name}', metavar=metavar, type=kind, help=words)
+    words = 'table of file,instruction,outcome, or pattern of names: {instruction}_{outcome}_{}'
+    parser.add_argument('--labels', default='', metavar='CSV|PATTERN', help=words)
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 
@@ -78,42 +64,42 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     try:
+        from mobile_vla_ros.interop.importers import check_options, find_sources, nothing_at
         from mobile_vla_ros.interop.imports import (
             FAILED,
+            IGNORED,
             IMPORTED,
             SKIPPED,
-            ImportOptions,
-            find_sources,
-            ignored,
+            ImportResult,
             import_episodes,
         )
+        from mobile_vla_ros.interop.labels import Labels
+        from mobile_vla_ros.interop.source import ImportOptions
     except ModuleNotFoundError as error:
         raise UserError(
             f'importing needs the library {error.name}', remedy='pip install -r requirements.txt'
         ) from None
+    given = {name: getattr(args, name.replace('-', '_')) for name, *_ in OPTIONS}
+    given |= {'rate_hz': given.pop('rate'), 'wheelbase_m': given.pop('wheelbase')}
     options = ImportOptions(
-        args.instruction,
-        args.rate,
-        args.image_format,
-        args.jpeg_quality,
-        args.image_topic,
-        args.command_topic,
-        args.base_command_timeout_s,
-        args.encoding,
-        tuple(args.extra_topics.split(',') if args.extra_topics else ()),
+        **{name.replace('-', '_'): one for name, one in given.items() if one is not None}
     )
     source, out = args.source.expanduser(), args.out.expanduser()
     counts = dict.fromkeys((IMPORTED, SKIPPED, FAILED), 0)
-    for outcome in ignored(source, out):
-        counts[outcome.status] = counts.get(outcome.status, 0) + 1
-        _print(outcome, args.json)
-    sources = find_sources(source, out)
+    sources, others = find_sources(source, out)
+    for path, reason in others:
+        counts[IGNORED] = counts.get(IGNORED, 0) + 1
+        _print(ImportResult(path, IGNORED, reason=reason), args.json)
+    if not sources:
+        raise nothing_at(source)
+    check_options(sources, options)
+    labels = Labels(args.labels)
     with tqdm(total=len(sources), unit='episode', disable=None, leave=False) as bar:
 
         def progress(source: Path, frames: int):
             bar.set_postfix_str(f'{source.name}: {frames} frames')
 
-        for outcome in import_episodes(sources, out, options, progress):
+        for outcome in import_episodes(sources, out, options, progress, labels):
             bar.update()
             counts[outcome.status] = counts.get(outcome.status, 0) + 1
             with bar.external_write_mode():

@@ -129,33 +129,9 @@ def table(path: Path) -> dict[Path, dict[str, Any]]:
 
     :raises UserError: when it is no such table, or names a file twice or one that does not exist.
     """
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f'{path} cannot be read as a table', got=error, expected='CSV in UTF-8'
-        ) from None
-    head, rows = rows[0] if rows else [], [row for row in rows[1:] if any(row)]
-    unknown = [name for name in head if name not in COLUMNS]
-    if unknown or 'file' not in head or len(set(head)) < max(2, len(head)):
-        raise UserError(
-            f'{path} has other columns than a table of edits',
-            got=', '.join(head)[:200] or 'none',
-            expected=f'{", ".join(COLUMNS)}, separated by commas',
-            remedy=did_you_mean(unknown[0], COLUMNS) if unknown else None,
-        )
     found: dict[Path, dict[str, Any]] = {}
     missing = []
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(head):
-            raise UserError(
-                f'row {number} of {path} is incomplete',
-                got=f'{len(row)} cells',
-                expected=len(head),
-            )
-        values = dict(zip(head, row, strict=True))
-        name = values.pop('file')
+    for name, values in read_table(path):
         whole_name = f'{name.removesuffix(schema.SUFFIX)}{schema.SUFFIX}'
         one = Path(os.path.normpath(path.parent / whole_name))
         if not one.is_file():
@@ -171,6 +147,41 @@ def table(path: Path) -> dict[Path, dict[str, Any]]:
             expected=f'files in {path.parent}',
         )
     return {one: values for one, values in found.items() if values}
+
+
+def read_table(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """
+    Return the file and the other cells in each row of a table (CSV) of ``COLUMNS``.
+
+    :raises UserError: when it is no such table.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f'{path} cannot be read as a table', got=error, expected='CSV in UTF-8'
+        ) from None
+    head, rows = rows[0] if rows else [], [row for row in rows[1:] if any(row)]
+    unknown = [name for name in head if name not in COLUMNS]
+    if unknown or 'file' not in head or len(set(head)) < max(2, len(head)):
+        raise UserError(
+            f'{path} has other columns than a table of edits or labels',
+            got=', '.join(head)[:200] or 'none',
+            expected=f'{", ".join(COLUMNS)}, separated by commas',
+            remedy=did_you_mean(unknown[0], COLUMNS) if unknown else None,
+        )
+    found = []
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(head):
+            raise UserError(
+                f'row {number} of {path} is incomplete',
+                got=f'{len(row)} cells',
+                expected=len(head),
+            )
+        values = dict(zip(head, row, strict=True))
+        found.append((values.pop('file'), values))
+    return found
 
 
 def logs(paths: Iterable[Path]) -> list[str]:

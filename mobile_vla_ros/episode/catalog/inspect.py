@@ -1,6 +1,6 @@
 """One episode on disk: everything that is known of it, and its verdict measured again."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import SETTING, CommandRule, known_rule
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import NANOSECONDS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES
 
 RECOVERY = 'episode.storage.recovery'  # as work for a ``FileWorker``
+# m/s or rad/s: a command beyond it comes from a broken file or is in other units.
+MAX_SPEED = 100.0
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -193,6 +195,45 @@ def _rule(episode: Episode) -> CommandRule:
         episode.encoded,
         episode.odometry,
     )
+
+
+def refusal(
+    episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS, *, excluded: bool = False
+) -> str | None:
+    """
+    Return why an episode must not be learned from, about "it"; None if it may be.
+
+    It is excluded or unfinished, its verdict is another, or its content is of no use whatever the
+    verdict: no instruction, or an invalid command.
+
+    :param excluded: accept it although somebody excluded it.
+    """
+    reason = _unusable(episode)
+    if reason:
+        return reason
+    if episode.excluded and not excluded:
+        return f'it is excluded: {episode.excluded}'
+    if not episode.complete:
+        return 'it is unfinished: mobile_vla episodes recover completes it'
+    health = judged(episode) or judge_episode(episode)
+    if health['verdict'] in accept:
+        return None
+    return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')
+
+
+def _unusable(episode: Episode) -> str | None:
+    """Return what makes an episode's content unusable whatever its verdict, None if nothing."""
+    if not episode.instruction.strip():
+        return 'it has no instruction'
+    twist = episode.commands.twist
+    invalid = np.argwhere(~(np.abs(twist) <= MAX_SPEED))
+    if len(invalid):
+        row, column = invalid[0]
+        return (
+            f'it has an invalid command; got row {row}: {TWIST_AXES[column]} '
+            f'{twist[row, column]:g}; expected a finite value of at most {MAX_SPEED:g}'
+        )
+    return None
 
 
 def check(path: Path) -> Health:

@@ -43,6 +43,7 @@ MALFORMED = (
 )
 
 MAX_OBJECTS = 1000
+MAX_NAMES = 100_000  # in a group whose names alone are read
 MAX_ATTRIBUTES = 1000
 MAX_VALUES = 1000  # in one attribute
 MAX_TEXT = 1 << 20  # characters
@@ -68,8 +69,8 @@ class Hdf5File:
     A file that passed the gate; use it as a context manager.
 
     :param datasets: those that were asked for and are there, by path.
-    :param attributes: of the file: numbers, flags, texts and short lists of them; None for any
-        other value.
+    :param attributes: of the file or the group asked for: numbers, flags, texts and short lists
+        of them; None for any other value.
     :param view: through which it is read, None while it is still written.
     """
 
@@ -102,24 +103,59 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     return handle
 
 
-def open_file(path: Path, wanted: Container[str], *, torn: bool = False) -> Hdf5File:
+def open_file(
+    path: Path, wanted: Container[str], *, torn: bool = False, group: str = ''
+) -> Hdf5File:
     """
     Open a file of HDF5 for reading.
 
     :param wanted: paths of the datasets to return; others are only checked for other files.
     :param torn: read it as a file of the recorder, and leave out what cannot be read of it.
+    :param group: path of a group to read as if it were the whole file; nothing else is looked at.
     :raises Refused: when the file may not be read; otherwise one of ``MALFORMED``.
     """
     file, view = _open(path, torn)
     try:
         if file.id.get_create_plist().get_sizes() != (8, 8):
             raise Refused('its addresses do not have 8 bytes')
-        root = h5py.h5g.open(file.id, b'/')
+        root = _group(file, group)
         datasets = _datasets(root, wanted, torn)
         return Hdf5File(file, view, datasets, _attributes(root, torn))
     except BaseException:
         _close(file, view)
         raise
+
+
+def names_in(path: Path, group: str) -> list[str]:
+    """
+    Return the names in a group of a file, none if there is no such group.
+
+    :raises Refused: when the file may not be read; otherwise one of ``MALFORMED``.
+    """
+    file, view = _open(path, False)
+    try:
+        links = _links(_group(file, group), f'{group}/', False, MAX_NAMES)
+    except KeyError:
+        return []
+    finally:
+        _close(file, view)
+    if len(links) > MAX_NAMES:
+        raise Refused(f'more than {MAX_NAMES} objects in {group}')
+    return [name.decode(errors='replace') for name, _ in links]
+
+
+def _group(file: h5py.File, path: str) -> h5py.h5g.GroupID:
+    """Return a group; raise KeyError if there is none of that path."""
+    found = h5py.h5g.open(file.id, b'/')
+    for name in filter(None, path.encode().split(b'/')):
+        if not found.links.exists(name):
+            raise KeyError(f'no group {path}')
+        if found.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+            raise Refused(f'{path} is a link to another place or file')
+        found = h5py.h5o.open(found, name)
+        if not isinstance(found, h5py.h5g.GroupID):
+            raise KeyError(f'no group {path}')
+    return found
 
 
 def _open(path: Path, torn: bool) -> tuple[h5py.File, View | None]:
@@ -193,13 +229,15 @@ def _datasets(
     return found
 
 
-def _links(group: h5py.h5g.GroupID, place: str, torn: bool) -> list[tuple[bytes, int]]:
+def _links(
+    group: h5py.h5g.GroupID, place: str, torn: bool, most: int = MAX_OBJECTS
+) -> list[tuple[bytes, int]]:
     """Return names and addresses of what a group holds; refuse every link that is not hard."""
     links: list[tuple[bytes, int, int]] = []
 
     def note(name: bytes, info: Any) -> bool:
         links.append((name, info.type, info.u))
-        return len(links) > MAX_OBJECTS
+        return len(links) > most
 
     try:
         group.links.iterate(note, info=True)

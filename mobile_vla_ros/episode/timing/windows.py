@@ -95,3 +95,9 @@ def one_a_period(time_ns: np.ndarray, rate_hz: float) -> np.ndarray:
         # At equal distance the newer frame.
         rows.append(after if times[after] - due_ns <= due_ns - times[before] else before)
     return np.array(rows, dtype=np.int64)
+
+
+def median_rate_hz(times_ns: np.ndarray) -> float:
+    """Return the rate by the median interval; 0 without one."""
+    interval_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
+    return NANOSECONDS / interval_ns if interval_ns > 0 else 0.0

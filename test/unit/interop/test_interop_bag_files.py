@@ -11,20 +11,23 @@ from bags import (
     PERIOD_NS,
     PNG,
     START_NS,
+    STORE,
     drive,
     image,
     import_one,
     imported_episode,
     make,
+    odometry,
     pixels_of,
     twist,
     write_bag,
 )
 from mcap_records import channel, chunk, mcap, message, record, records_of
 from mobile_vla_ros.episode.timing.timeline import segments
-from mobile_vla_ros.interop import bag_files
-from mobile_vla_ros.interop.bag_files import MAX_BYTES
+from mobile_vla_ros.interop.bags import bag_files
+from mobile_vla_ros.interop.bags.bag_files import MAX_BYTES
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
+from mobile_vla_ros.interop.source import ImportOptions
 
 WITHOUT_TIME = 'they have no time: 0, or from before /clock'
 
@@ -71,7 +74,7 @@ def test_a_cut_mcap_is_read_up_to_the_cut(tmp_path, compression):
         assert not events(episode, 'problem')
 
 
-@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3', 'none'])
 @pytest.mark.parametrize('back_ns', [4 * 10**9, 5 * 10**8, 260_000_000])
 def test_each_side_of_a_step_back_stays_by_itself(tmp_path, storage, back_ns):
     """The clock is set back after 5 s: no frame is paired with the other side's command."""
@@ -199,7 +202,7 @@ def test_rows_in_the_log_of_a_sqlite_bag_are_read(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3', 'none'])
 @pytest.mark.parametrize('early_ns', [0, START_NS + 10**18])
 def test_messages_without_a_time_are_dropped_and_counted(tmp_path, storage, early_ns):
     """Times of 0, or of another clock before the first message on /clock."""
@@ -235,7 +238,7 @@ def test_what_is_no_ros_2_recording_says_so(tmp_path):
                 message(1, START_NS, b'x'),
                 profile='',
             ),
-            'its messages are not of ROS 2; got protobuf',
+            'its messages are not of ROS; got protobuf',
         ),
         (b'nothing at all', 'it is not an MCAP file'),
     ):
@@ -246,3 +249,61 @@ def test_what_is_no_ros_2_recording_says_so(tmp_path):
     assert 'got no drive.mcap beside' in import_one(bag, tmp_path / 'out', PNG).reason
     (bag / 'metadata.yaml').write_text('[' * 2_000)
     assert 'the bag is broken' in import_one(bag, tmp_path / 'out', PNG).reason
+
+
+@pytest.mark.parametrize('compression', ['none', 'lz4'])
+def test_a_ros_1_bag_is_read_up_to_a_cut_and_without_its_index(tmp_path, compression):
+    """As a recorder leaves it that was killed; its odometry becomes that of ROS 2."""
+    moved = odometry(START_NS, (0.25, 0.0, 0.0), 1.0)
+    messages = drive(30, image_of=lambda index, ns: image(pixels_of(index, (240, 180)), ns))
+    messages += [('/odom', moved, time_ns) for _, _, time_ns in messages[::2]]
+    messages.sort(key=lambda one: one[2])
+    bag = write_bag(tmp_path / 'drive', messages, compression)
+    whole = bag.read_bytes()
+    options = ImportOptions('go', image_format='png', extra_topics=('/odom',))
+    with imported_episode(bag, tmp_path / 'whole', options) as episode:
+        assert len(episode) == len(episode.commands) == 30
+        kept = episode.messages('/odom')
+        assert [*kept] == [STORE.serialize_cdr(moved, moved.__msgtype__)] * 30
+        assert episode.topics['/odom'].definition
+        assert not events(episode, 'problem')
+    index = whole.index(b'index_pos=') + len(b'index_pos=')
+    place = struct.unpack_from('<Q', whole, index)[0]
+    unclosed = bytearray(whole[:place])
+    unclosed[index : index + 8] = bytes(8)
+    bag.write_bytes(unclosed)
+    with imported_episode(bag, tmp_path / 'unclosed', options) as episode:
+        assert len(episode) == len(episode.commands) == 30
+        assert 'it is cut short' in events(episode, 'problem')[0]
+    bag.write_bytes(whole[: len(whole) // 2])
+    with imported_episode(bag, tmp_path / 'cut', options) as episode:
+        last = len(episode) - 1
+        assert 6 <= last < 16
+        assert np.array_equal(episode.frame(last).image, pixels_of(last, (240, 180)))
+
+
+def test_a_hostile_ros_1_bag_is_refused_in_a_sentence(tmp_path):
+    """Sizes that are lies, another compression, changed bytes: never another exception."""
+    bag = write_bag(tmp_path / 'drive', drive(), 'none')
+    whole = bag.read_bytes()
+    size = whole.index(b'size=') + len(b'size=')
+    for content, words in (
+        (b'#ROSBAG V1.2\n' + whole[13:], 'it is not a ROS 1 bag of version 2.0'),
+        (whole[:size] + b'\xff' * 4 + whole[size + 4 :], 'a chunk is too large'),
+        (whole[:size] + b'\x01\0\0\0' + whole[size + 4 :], 'a chunk is larger than it says'),
+        (whole.replace(b'compression=none', b'compression=xyz0'), 'unknown compression'),
+        (whole[:13], 'no topic of images'),
+    ):
+        bag.write_bytes(content)
+        reason = import_one(bag, tmp_path / 'out', PNG).reason
+        assert words in reason and '\n' not in reason, reason
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        changed = bytearray(whole)
+        for place in rng.integers(13, len(whole), 8):
+            changed[place] = rng.integers(256)
+        bag.write_bytes(changed)
+        result = import_one(bag, tmp_path / 'out', PNG)
+        assert result.status in (IMPORTED, FAILED, 'skipped')
+        for one in (tmp_path / 'out').glob('*.h5'):
+            one.unlink()

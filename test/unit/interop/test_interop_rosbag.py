@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from backports import zstd
 
 import sparse_episodes
 from bags import (
@@ -50,7 +51,7 @@ def stamped(index: int, stamp_ns: int):
     return twist_stamped(stamp_ns + PERIOD_NS // 2, 0.1 + index / 100, -0.2, 0.3)
 
 
-@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3', 'none', 'bz2', 'lz4'])
 def test_raw_images_and_twists(tmp_path, storage):
     """Every image and command: pixels, header stamp, and the bag's time as receipt time."""
     bag = write_bag(tmp_path / 'drive', drive(), storage)
@@ -72,11 +73,11 @@ def test_raw_images_and_twists(tmp_path, storage):
             attributes['frame_id'],
         ) == ('/camera/image_raw', '/cmd_vel', 'geometry_msgs/msg/Twist', 'eye')
         assert episode.instruction == 'go to the red box' and episode.complete
-        assert attributes['origin'].startswith('drive#')
+        assert attributes['origin'].startswith(f'{bag.name}#')
         assert attributes['created_utc'] == '2023-11-14T22:13:20Z'
 
 
-@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3', 'none'])
 def test_compressed_images_and_stamped_twists(tmp_path, storage):
     """Compressed images are kept byte for byte; a command keeps its stamp."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped), storage)
@@ -91,11 +92,17 @@ def test_compressed_images_and_stamped_twists(tmp_path, storage):
 
 @pytest.mark.parametrize(('storage', 'suffix'), [('mcap', '.mcap'), ('sqlite3', '.db3')])
 def test_a_storage_file_alone_is_a_bag(tmp_path, storage, suffix):
-    """Without the metadata of its folder."""
+    """Without the metadata of its folder; compressed as a whole as well."""
     folder = write_bag(tmp_path / 'drive', drive(), storage)
     bare = next(folder.glob(f'*{suffix}')).rename(tmp_path / f'bare{suffix}')
-    with imported_episode(bare, tmp_path / 'out', PNG) as episode:
-        assert len(episode) == len(episode.commands) == 12
+    squeezed = tmp_path / f'bare{suffix}.zstd'
+    squeezed.write_bytes(zstd.compress(bare.read_bytes()))
+    for one in (bare, squeezed):
+        with imported_episode(one, tmp_path / one.suffix, PNG) as episode:
+            assert len(episode) == len(episode.commands) == 12
+            assert np.array_equal(episode.frame(11).image, pixels_of(11))
+    squeezed.write_bytes(squeezed.read_bytes()[:2000])
+    assert import_one(squeezed, tmp_path / 'cut', PNG).status == FAILED
 
 
 def test_one_of_two_topics_must_be_chosen(tmp_path):

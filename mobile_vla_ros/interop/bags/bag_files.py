@@ -203,7 +203,7 @@ class McapFile:
     def _records_of(self, part: Part) -> Iterator[tuple[int, int, memoryview]]:
         """Yield (offset, operation, body) of the whole records in a part."""
         if part.size > MAX_BYTES:
-            raise _too_large('a record', part.size)
+            raise too_large('a record', part.size)
         self._file.seek(part.place + 9)
         stored = memoryview(self._file.read(part.size))
         if not part.is_chunk:
@@ -225,7 +225,7 @@ def _chunk(body: memoryview) -> bytes | memoryview:
     compression, end = _text(body, 28)
     stored = body[end + 8 :]
     if size > MAX_BYTES:
-        raise _too_large('a chunk', size)
+        raise too_large('a chunk', size)
     if compression == '':
         return stored
     if compression == 'zstd':
@@ -273,7 +273,8 @@ def inflate_file(stored: Path, target: Path) -> None:
             file.write(block)
 
 
-def _too_large(what: str, size: int) -> UserError:
+def too_large(what: str, size: int) -> UserError:
+    """Return the error for a part of a bag beyond the limit."""
     return UserError(
         f'{what} is too large', got=f'{size} bytes', expected=f'at most {MAX_BYTES} bytes'
     )

@@ -17,22 +17,31 @@ from mobile_vla_ros.episode.storage.schema import FRAMES, MAX_TIME, loss, messag
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
-from mobile_vla_ros.images.compressed import compressed_to_rgb
-from mobile_vla_ros.interop.bag import Bag, Received
-from mobile_vla_ros.interop.bag_files import Topic
+from mobile_vla_ros.images.compressed import compressed_to_rgb, encode_bgr
+from mobile_vla_ros.interop.bags.bag import Bag, Received
+from mobile_vla_ros.interop.bags.bag_files import Topic
+from mobile_vla_ros.interop.bags.commands import (
+    ODOMETRY,
+    TWIST,
+    TWIST_STAMPED,
+    TYPES,
+    Reader,
+    reader_of,
+)
+from mobile_vla_ros.interop.bags.video import PACKET, VIDEO, Decoder, codec_of
 from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
+IMAGES: tuple[str, ...] = (IMAGE, COMPRESSED)
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
 NO_TIME = 'they have no time: 0, or from before /clock'
 
 
 @contextlib.contextmanager
-def open_bag(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Source]:
+def open_bag(path: Path, _key: str, options: ImportOptions, scratch: Path) -> Iterator[Source]:
     """
     Open one bag.
 
@@ -41,14 +50,18 @@ def open_bag(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Sour
         without a choice; or has no instruction.
     """
     with Bag(path, scratch) as bag:
-        frames = _topic(bag, 'image', (IMAGE, COMPRESSED), options.image_topic)
-        commands = _topic(bag, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
+        named = options.image_topic or not any(one.type in IMAGES for one in bag.topics)
+        kinds = (*IMAGES, VIDEO, PACKET) if named else IMAGES
+        frames = _topic(bag, 'image', kinds, options.image_topic)
+        kinds = tuple(TYPES) if options.command_topic else (TWIST, TWIST_STAMPED)
+        commands = _topic(bag, 'command', kinds, options.command_topic)
+        reader = reader_of(commands.type, options)
         words = {one for one in bag.topics if _is_instruction(one)}
         extra, missing = _extra(bag, options.extra_topics, (frames, commands))
         usable = _Usable(bag)
         yield Source(
             usable.first_ns([frames, commands]),
-            lambda writer, seen: _BagCopy(bag, usable, writer, options, seen).run(
+            lambda writer, seen: _BagCopy(bag, usable, writer, options, reader, seen).run(
                 frames, commands, extra
             ),
             {
@@ -101,12 +114,15 @@ class _BagCopy:
         usable: _Usable,
         writer: EpisodeWriter,
         options: ImportOptions,
+        reader: Reader,
         seen: Callable[[], None],
     ) -> None:
         self._bag, self._usable = bag, usable
         self._writer, self._options, self._seen = writer, options, seen
-        self._size: tuple[int, int] | None = None
+        self._reader, self._moves = reader, False
+        self._size: tuple[int, ...] | None = None
         self._first_problem = ''
+        self._video: Decoder[Received] | None = None
         self._lost: Counter[tuple[str, str]] = Counter()  # by kind and reason
 
     def run(self, frames: Topic, commands: Topic, extra: Mapping[Topic, Channel]) -> None:
@@ -130,10 +146,17 @@ class _BagCopy:
                 self._message(received, extra[received.topic])
             else:
                 self._command(received)
+        self._end_video()
         if not self._writer.frames:
             raise UserError(
                 self._first_problem.rstrip('.') or f'{frames.name} has no message',
                 expected=f'images on {frames.name}',
+            )
+        if commands.type == ODOMETRY and not self._moves:
+            raise UserError(
+                f'the odometry on {commands.name} has no velocities',
+                got='a twist of zeros in every message',
+                remedy='name a topic of commands with --command-topic',
             )
         for (of, why), count in self._lost.items():
             name, text = loss(count, of, why)
@@ -147,21 +170,48 @@ class _BagCopy:
         try:
             if message is None:
                 raise UserError(received.problem)
-            encoded, size = self._encoded(message)
-            if self._size is not None and self._size != size:
-                raise UserError(
-                    'an image differs in size from the first',
-                    got=_by(size),
-                    expected=_by(self._size),
-                )
+            codec = codec_of(message)
+            if not codec:
+                self._store(received, *self._encoded(message))
         except UserError as error:
-            self._first_problem = self._first_problem or str(error)
-            self._writer.add_event('drop', received.time_ns, f'1 frame: {error}')
+            self._drop(received, str(error))
             return
+        if codec:
+            self._video = self._video or Decoder(codec)
+            self._pictures(self._video.add(bytes(message.data), received))
+
+    def _pictures(self, decoded: Iterator[tuple[Received, np.ndarray]]) -> None:
+        options = self._options
+        for received, pixels in decoded:
+            encoded = encode_bgr(pixels, options.image_format, options.jpeg_quality)
+            try:
+                self._store(received, encoded, pixels.shape[:2])
+            except UserError as error:
+                self._drop(received, str(error))
+
+    def _end_video(self) -> None:
+        """Store the pictures that the decoder held back, and count the messages without one."""
+        if self._video is not None:
+            self._pictures(self._video.end())
+            for received in self._video.lost:
+                self._drop(received, 'a video message without a picture: damaged, or no key frame')
+
+    def _drop(self, received: Received, why: str) -> None:
+        self._first_problem = self._first_problem or why
+        self._writer.add_event('drop', received.time_ns, f'1 frame: {why}')
+
+    def _store(self, received: Received, encoded: bytes, size: tuple[int, ...]) -> None:
+        """Store a frame; raise UserError if it differs in size from the first."""
+        header = getattr(received.message, 'header', received.message)
         if self._size is None:
             self._size = size
-            self._writer.set_late(frame_id=message.header.frame_id)
-        self._writer.add_frame(encoded, _stamp_ns(message.header), received.time_ns)
+            self._writer.set_late(frame_id=header.frame_id)
+        if self._size != size:
+            raise UserError(
+                'an image differs in size from the first', got=_by(size), expected=_by(self._size)
+            )
+        stamp = header.stamp if hasattr(header, 'stamp') else header.timestamp
+        self._writer.add_frame(encoded, _stamp_ns(stamp), received.time_ns)
         self._seen()
 
     def _encoded(self, message: Any) -> tuple[bytes, tuple[int, int]]:
@@ -187,24 +237,20 @@ class _BagCopy:
         if received.message is None:
             self._writer.add_event('problem', received.time_ns, f'1 command: {received.problem}')
             return
-        stamped = received.topic.type == TWIST_STAMPED
-        twist = received.message.twist if stamped else received.message
-        values = np.array(
-            [
-                twist.linear.x,
-                twist.linear.y,
-                twist.linear.z,
-                twist.angular.x,
-                twist.angular.y,
-                twist.angular.z,
-            ]
-        )
+        try:
+            values = np.array(self._reader.values(received.message), np.float64)
+        except LookupError:  # a joystick with fewer axes
+            self._writer.add_event('problem', received.time_ns, '1 command: it has fewer axes')
+            return
+        self._moves |= bool(values.any())
         if not np.isfinite(values).all():
             self._writer.add_event(
                 'problem', received.time_ns, 'a command was not finite and was left out'
             )
             return
-        stamp_ns = _stamp_ns(received.message.header) if stamped else received.time_ns
+        stamp_ns = (
+            _stamp_ns(received.message.header.stamp) if self._reader.stamped else received.time_ns
+        )
         self._writer.add_command(Command(values, stamp_ns, received.time_ns))
 
 
@@ -228,6 +274,11 @@ def _topic(bag: Bag, what: str, types: tuple[str, ...], wanted: str) -> Topic:
             f'it has no topic of {what}s',
             expected=expected,
             got=_named(bag.topics) or 'no topic',
+            remedy=(
+                'name a topic of Odometry, Ackermann or Joy with --command-topic'
+                if what == 'command' and not wanted
+                else None
+            ),
         )
     found = [one for one in usable if one.name == wanted] if wanted else usable
     if not found:
@@ -251,7 +302,7 @@ def _extra(
 ) -> tuple[dict[Topic, Channel], list[str]]:
     """Return the topics to keep as they are, and a sentence for each name that is none of them."""
     found, missing = {}, []
-    for name in names:
+    for name in filter(None, names):
         of_name = [one for one in bag.topics if one.name == name]
         if len(of_name) != 1:
             got = _named(of_name) or 'no message of it'
@@ -288,9 +339,9 @@ def _own_instruction(bag: Bag, topics: set[Topic]) -> str:
     return next(filter(None, texts), '')
 
 
-def _stamp_ns(header: Any) -> int:
-    return int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec)
+def _stamp_ns(stamp: Any) -> int:
+    return int(stamp.sec * NANOSECONDS + stamp.nanosec)
 
 
-def _by(size: tuple[int, int]) -> str:
+def _by(size: tuple[int, ...]) -> str:
     return f'{size[1]}x{size[0]}'

@@ -1,4 +1,4 @@
-"""A bag: a rosbag2 folder, or one of its files, and the messages in it."""
+"""A bag: a rosbag2 folder, one of its files or a ROS 1 bag, and the messages in it."""
 
 import bisect
 import contextlib
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from rosbags.typesys import Stores, get_typestore
+from rosbags.convert.converter import migrate_bytes
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mobile_vla_ros.episode.timing.receipts import MIN_STEP_NS
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.interop.bag_files import (
+from mobile_vla_ros.interop.bags import commands, video
+from mobile_vla_ros.interop.bags.bag_files import (
     CDR,
     MAX_BYTES,
     BagFile,
@@ -26,10 +28,11 @@ from mobile_vla_ros.interop.bag_files import (
     inflate,
     inflate_file,
 )
-from mobile_vla_ros.interop.left_out import METADATA
+from mobile_vla_ros.interop.bags.ros1_file import ROS1, Ros1File
 from mobile_vla_ros.types import NANOSECONDS
 
-SUFFIXES = ('.mcap', '.db3')
+SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd')
+METADATA = 'metadata.yaml'
 MAX_METADATA_BYTES = 4_000_000
 ZSTD = '.zstd'
 MAX_LATE_NS = NANOSECONDS  # a topic that goes back further had its clock set back
@@ -63,15 +66,19 @@ class Bag:
     that are read here have never changed, and bags from before Iron have no definitions.
 
     :param scratch: an empty folder for copies, of the caller's.
-    :ivar topics: with messages of ROS 2, sorted.
+    :ivar topics: with messages of ROS, sorted.
     :ivar others: every other topic, sorted.
     :ivar notes: sentences on what is missing of its files.
-    :raises UserError: when it is broken, or not of ROS 2.
+    :raises UserError: when it is broken, or not of ROS.
     """
 
     def __init__(self, path: Path, scratch: Path) -> None:
         self.ros_distro = ''
-        self._store = get_typestore(Stores.LATEST)
+        self._store, self._ros1 = map(get_typestore, (Stores.LATEST, Stores.ROS1_NOETIC))
+        for store in (self._store, self._ros1):
+            for kind, definition in (commands.DEFINITIONS | video.DEFINITIONS).items():
+                store.register(get_types_from_msg(definition, kind))
+        self._migrations: dict[str, object] = {}  # how messages of ROS 1 become those of ROS 2
         self._files: list[BagFile] = []
         self._by_message = False
         with contextlib.ExitStack() as closing:
@@ -80,7 +87,7 @@ class Bag:
                 closing.callback(file.close)
                 self._files.append(file)
             topics = {topic for file in self._files for topic in file.topics}
-            self.topics = sorted(one for one in topics if one.encoding == CDR)
+            self.topics = sorted(one for one in topics if one.encoding in (CDR, ROS1))
             silent = {topic for file in self._files for topic in file.silent}
             self.others = sorted((topics | silent) - set(self.topics))
             if not self.topics:
@@ -111,7 +118,7 @@ class Bag:
         :param raw: topics among them whose messages are their bytes (CDR).
         :raises UserError: when the bag is broken.
         """
-        for number, file in enumerate(self._files):
+        for number, file in enumerate(self._files if topics else ()):
             messages = in_order(file.messages(topics))
             while True:
                 found = checked(lambda: next(messages, None))  # noqa: B023
@@ -120,13 +127,25 @@ class Bag:
                 place = (number, *found.place)
                 try:
                     data, problem = self._inflated(found.data), ''
-                    message: Any = data
-                    if found.topic not in raw:
-                        message = self._store.deserialize_cdr(data, found.topic.type)
+                    message = self._message(data, found.topic, found.topic in raw)
                 except Exception as error:  # of any kind: struct, ValueError, MemoryError
                     message = None
                     problem = f'a message cannot be read; got {first_line(error)}'
                 yield Received(found.time_ns, place, found.topic, message, problem)
+
+    def _message(self, data: bytes, topic: Topic, raw: bool) -> Any:
+        """Return a message as an object, or the bytes that it has in ROS 2."""
+        if topic.encoding == CDR:
+            return data if raw else self._store.deserialize_cdr(data, topic.type)
+        if not raw:
+            return self._ros1.deserialize_ros1(data, topic.type)
+        return bytes(
+            migrate_bytes(
+                *(self._ros1, self._store, topic.type, topic.type, self._migrations, data),
+                src_is2=False,
+                dst_is2=True,
+            )
+        )
 
     def _inflated(self, data: bytes | None) -> bytes:
         if data is not None and self._by_message:
@@ -168,7 +187,7 @@ class Bag:
         """Raise UserError for a bag without a message of ROS 2."""
         if topics:
             raise UserError(
-                'its messages are not of ROS 2',
+                'its messages are not of ROS',
                 got=', '.join(sorted({one.encoding[:40] for one in topics})),
                 expected='CDR, as ros2 bag record writes them',
                 remedy='convert them to ROS 2 messages first',
@@ -247,4 +266,6 @@ def _open(path: Path, scratch: Path) -> BagFile:
         whole = scratch / path.stem
         inflate_file(path, whole)
         path = whole
+    if path.suffix == '.bag':
+        return Ros1File(path)
     return McapFile(path) if path.suffix == '.mcap' else SqliteFile(path, scratch)
