@@ -25,19 +25,17 @@ from mobile_vla_ros.model.backbone_files import (
     IMAGES,
     TOKENIZER,
     download,
+    remember_folder,
+    remembered_folders,
     tensor_files,
     text_files,
     weight_files,
+    weights_hash,
 )
 from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
 from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, inside, read_json
 from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef, hashed_id
-from mobile_vla_ros.model.weights import (
-    read_model,
-    remember_folder,
-    remembered_folders,
-    weights_hash,
-)
+from mobile_vla_ros.model.weights import at_once, read_model
 from mobile_vla_ros.types import ImageSpec
 
 # LoRA targets go by path: the projections have the same names in both towers.
@@ -46,8 +44,8 @@ LORA_TARGETS = {
     r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
     'text': r'text_model\.(.*\.)?(q_proj|k_proj|v_proj|out_proj|fc1|fc2)',
 }
-PEFT_PREFIX, LORA_A, LORA_B = 'base_model.model.', 'lora_A.weight', 'lora_B.weight'
-MERGED_ROWS = 128
+PEFT_PREFIX, LORA_A, LORA_B = 'base_model.model.', '.lora_A.weight', '.lora_B.weight'
+MERGED_VALUES = 1 << 16  # at a time on a CPU: as many as a core's cache holds
 MAX_BESIDE = 100  # folders beside a bundle that are looked at
 
 # The settings that define the network; transformers has others in each version.
@@ -430,19 +428,22 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
     return adapted
 
 
-@torch.no_grad()
 def _merge(model: Kosmos2Model, path: Path, scale: float) -> None:
     """Add adapters to the weights, as peft does, a layer at a time."""
     with safe_open(path, 'pt', device=str(model.device)) as file:
-        for name in file.keys():  # noqa: SIM118
-            if name.endswith(LORA_A):
-                down = file.get_tensor(name).float()
-                up = file.get_tensor(name.removesuffix(LORA_A) + LORA_B).float()
-                layer = name.removeprefix(PEFT_PREFIX).removesuffix(f'.{LORA_A}')
-                weight = model.get_submodule(layer).weight
-                for rows in range(0, len(weight), MERGED_ROWS):  # as many as the cache holds
-                    part = slice(rows, rows + MERGED_ROWS)
-                    weight[part].add_(up[part] @ down * scale)
+
+        @torch.no_grad()
+        def merge(name: str) -> None:
+            down = file.get_tensor(name + LORA_A).float()
+            up = file.get_tensor(name + LORA_B).float()
+            weight = model.get_submodule(name.removeprefix(PEFT_PREFIX)).weight
+            count = MERGED_VALUES if weight.device.type == 'cpu' else weight.numel()
+            rows = max(1, count // weight.shape[1])
+            for part, of_part in zip(weight.split(rows), up.split(rows), strict=True):
+                part.copy_((of_part @ down).mul_(scale).add_(part))
+
+        names = [key for key in file.keys() if key.endswith(LORA_A)]  # noqa: SIM118
+        at_once(merge, [name.removesuffix(LORA_A) for name in names])
 
 
 def restore_adapter(model: PeftModel, folder: Path) -> None:

@@ -1,13 +1,22 @@
-"""The files of a backbone, in a folder or on the hub: the only ones that a library gets to see."""
+"""
+The files of a backbone, in a folder or on the hub: the only ones that a library gets to see.
 
+Their hash, which takes seconds, and the folder where they were are remembered. No torch here.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import replaced, sha256
 from mobile_vla_ros.model.closed_folder import inside, read_json
 
 CONFIG, IMAGES, TOKENIZER = 'config.json', 'preprocessor_config.json', 'tokenizer.json'
@@ -28,6 +37,11 @@ HUB_TIMEOUT_S = 10.0
 # Without the weights as pickle, which are as large and never opened: 6.7 GB and not 13.3.
 FETCH = 'hf download microsoft/kosmos-2-patch14-224 --exclude "*.bin" --local-dir FOLDER'
 LFS_POINTER = b'version https://git-lfs'
+# Hashes of files that take a second or more to hash are remembered.
+REMEMBERED_BYTES = 1 << 29
+MAX_FOLDERS = 100
+SHA256 = re.compile('[0-9a-f]{64}')
+_of_this_process: dict[str, str] = {}
 
 
 def download(name: str, revision: str | None, *, offline: bool) -> Path:
@@ -123,3 +137,56 @@ def _fetched(files: dict[str, Path]) -> dict[str, Path]:
 def tensor_files(files: Mapping[str, Path]) -> list[Path]:
     """Return those of the weight files that have tensors, in the order of their names."""
     return [files[name] for name in sorted(files) if name != INDEX]
+
+
+def weights_hash(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of safetensors files, one after another; of large ones, remembered."""
+    note = file_state(files)
+    known = _of_this_process.get(note) or _recall(note)
+    if SHA256.fullmatch(known):
+        return known
+    known = sha256(*files)
+    large = sum(path.stat().st_size for path in files) >= REMEMBERED_BYTES
+    if large and note == file_state(files):  # nobody wrote to them meanwhile
+        _of_this_process[note] = known  # where nothing can be written
+        _remember(note, known)
+    return known
+
+
+def remember_folder(folder: Path, sha: str) -> None:
+    """Remember, for this user on this machine, in which folder the weights of a hash were."""
+    others = [one for one in remembered_folders(sha) if one != Path(os.path.realpath(folder))]
+    kept = [os.path.realpath(folder), *map(str, others)][:MAX_FOLDERS]
+    _remember(f'folders_{sha}', '\n'.join(kept))
+
+
+def remembered_folders(sha: str) -> list[Path]:
+    """Return where the weights of a hash were, the newest first; they may have changed since."""
+    return [Path(one) for one in _recall(f'folders_{sha}').split('\n') if os.path.isdir(one)]
+
+
+def file_state(files: Sequence[Path]) -> str:
+    """Return the name by which the hash of files is remembered while they stay as they are."""
+    stats = [(os.path.realpath(path), path.stat()) for path in files]
+    state = [[p, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev] for p, s in stats]
+    return f'hash_{hashlib.sha256(json.dumps(state).encode()).hexdigest()}'
+
+
+def _cache() -> Path:
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mobile_vla_ros'
+
+
+def _recall(name: str) -> str:
+    try:
+        return (_cache() / name).read_text()
+    except (OSError, ValueError, RuntimeError):
+        return ''
+
+
+def _remember(name: str, text: str) -> None:
+    # A robot may have no place for it, and does without.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        if _recall(name) != text:
+            _cache().mkdir(parents=True, exist_ok=True)
+            with replaced(_cache() / name) as file:
+                file.write(text)

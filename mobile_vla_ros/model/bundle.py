@@ -5,6 +5,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from mobile_vla_ros.model.policy_spec import (
     read_spec,
     split_template,
 )
+from mobile_vla_ros.model.weights import meanwhile
 
 
 def save_bundle(
@@ -202,7 +204,7 @@ def load_bundle(
             remedy=f'run: mobile_vla quantise {folder} --out NEW_FOLDER; and drive the new folder',
         )
     name, revision = (backbone, None) if backbone else find_backbone(spec.backbone, folder, typed)
-    place = pick_device(device)
+    place, hashes = pick_device(device), meanwhile(_hashes, folder)
     loaded = load_backbone(
         name,
         revision=revision,
@@ -211,7 +213,7 @@ def load_bundle(
         device=place,
         chosen=bool(backbone),
     )
-    problems = _problems(folder, spec, loaded)
+    problems = _problems(folder, spec, loaded, hashes)
     if problems:
         raise UserError(
             f'the policy {folder} does not fit the backbone {name!r} or its own {MANIFEST}',
@@ -238,7 +240,9 @@ def load_bundle(
     return Bundle(network.to(place).eval(), spec, loaded.tokenizer, unhashed)
 
 
-def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
+def _problems(
+    folder: Path, spec: PolicySpec, backbone: Backbone, hashes: 'Future[dict[str, str]]'
+) -> list[str]:
     """Return every mismatch between a bundle's spec, its weights and its backbone."""
     config = backbone.model.config
     problems = []
@@ -250,7 +254,7 @@ def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
     if spec.backbone.files:
         problems += different(spec.backbone.files, backbone.files)
     if spec.files:
-        problems += different(spec.files, _hashes(folder))
+        problems += different(spec.files, hashes.result())
     for what, own, known in (
         ('head.features', spec.head.features, config.text_config.embed_dim),
         ('image.size', spec.image.size, config.vision_config.image_size),

@@ -133,5 +133,5 @@ def config_problems(config: dict[str, Any]) -> list[str]:
 def _lora_shapes(model: nn.Module, pattern: str, rank: int) -> Iterator[tuple[str, Shape]]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and re.fullmatch(pattern, name):
-            yield f'{PEFT_PREFIX}{name}.{LORA_A}', (rank, module.in_features)
-            yield f'{PEFT_PREFIX}{name}.{LORA_B}', (module.out_features, rank)
+            yield f'{PEFT_PREFIX}{name}{LORA_A}', (rank, module.in_features)
+            yield f'{PEFT_PREFIX}{name}{LORA_B}', (module.out_features, rank)

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from mobile_vla_ros.model.weights import at_once
+
 INT8_MAX = 127
-BLOCK_VALUES = 1 << 22  # of the int8 weights that are converted at a time
+BLOCK_VALUES = 1 << 20  # of the int8 weights that are converted at a time on a CPU
 
 
 class PackedLinear(nn.Module):
@@ -53,8 +55,11 @@ def _replace(
         for name, child in parent.named_children()
         if type(child) is nn.Linear and fits(child.weight)
     ]
-    for parent, name in places:
-        setattr(parent, name, new(getattr(parent, name)))
+
+    def replace(place: tuple[nn.Module, str]) -> None:
+        setattr(*place, new(getattr(*place)))
+
+    at_once(replace, places)
     return len(places)
 
 
@@ -104,10 +109,11 @@ class Int8Linear(_Int8):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out), both of the scale's dtype."""
-        blocks = self.weight.split(max(1, BLOCK_VALUES // self.weight.shape[1]))
+        count = BLOCK_VALUES if self.weight.device.type == 'cpu' else self.weight.numel()
+        blocks = self.weight.split(max(1, count // self.weight.shape[1]))
         parts = [nn.functional.linear(rows, block.to(rows.dtype)) for block in blocks]
-        out = torch.cat(parts, -1) * self.scale
-        return out if self.bias is None else out + self.bias
+        out = torch.cat(parts, -1).mul_(self.scale)
+        return out if self.bias is None else out.add_(self.bias)
 
 
 class Int8Embedding(_Int8):

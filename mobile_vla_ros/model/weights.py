@@ -1,15 +1,13 @@
 """Read the weights of a backbone once, hashed on the way, into nothing but their own memory."""
 
-import contextlib
-import hashlib
 import json
 import os
-import re
 import struct
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -18,19 +16,38 @@ from torch.overrides import TorchFunctionMode
 from transformers import Kosmos2Config, Kosmos2Model
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import replaced, sha256
-from mobile_vla_ros.model.backbone_files import FETCH
+from mobile_vla_ros.model.backbone_files import FETCH, file_state, weights_hash
 
 LM_HEAD = 'text_model.lm_head.weight'  # tied to the word embeddings, and never computed here
 DTYPES = {'F32': torch.float32, 'BF16': torch.bfloat16, 'F16': torch.float16}
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 20  # as many as a core's cache holds
 NAMED = 3
-# Hashes of files that take a second or more to hash are remembered.
-REMEMBERED_BYTES = 1 << 29
-MAX_FOLDERS = 100
-SHA256 = re.compile('[0-9a-f]{64}')
+LOADERS = min(4, os.cpu_count() or 1)  # threads of a load; another policy may drive meanwhile
 
-Places = dict[str, tuple[Path, torch.dtype, tuple[int, ...], int, int]]
+Place = tuple[Path, torch.dtype, tuple[int, ...], int, int]
+Places = dict[str, Place]
+T = TypeVar('T')
+R = TypeVar('R')
+
+
+def at_once(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Return what work makes of each item, in `LOADERS` threads; torch's own may be one."""
+    with ThreadPoolExecutor(LOADERS) as pool:
+        return list(pool.map(work, items))
+
+
+def meanwhile(work: Callable[..., R], *given: Any) -> 'Future[R]':
+    """Begin work in a thread that nobody waits for who does not ask for its result."""
+    result: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work(*given))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result
 
 
 class _NoMemory(TorchFunctionMode):
@@ -61,14 +78,15 @@ def read_model(
     """
     with _NoMemory():
         model = Kosmos2Model(config)
-    before, places = _note(files), _places(files)
+    before, places = file_state(files), _places(files)
     wanted = dict(model.named_parameters(remove_duplicate=False))
     check_weights(name, wanted, places)
-    with ThreadPoolExecutor(1) as pool:  # two cores read and hash in the time of one
-        hashed = pool.submit(weights_hash, files)
-        weights = _read_weights(files, places, wanted, dtype, device)
-        sha = hashed.result()
-    if before != _note(files):
+    hashed = meanwhile(weights_hash, files)
+    # In the order of the files.
+    keys = sorted(wanted, key=lambda key: (places[key][0], places[key][3]))
+    read = at_once(lambda key: _read(key, places[key], dtype, device), keys)
+    weights, sha = dict(zip(keys, read, strict=True)), hashed.result()
+    if before != file_state(files):
         raise OSError('it was written to while it was read')
     for key, weight in weights.items():
         module, _, last = key.rpartition('.')
@@ -109,58 +127,6 @@ def check_weights(name: str, wanted: Mapping[str, torch.Tensor], places: Places)
         )
 
 
-def weights_hash(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of safetensors files, one after another; of large ones, remembered."""
-    note = _note(files)
-    known = _recall(note)
-    if SHA256.fullmatch(known):
-        return known
-    known = sha256(*files)
-    large = sum(path.stat().st_size for path in files) >= REMEMBERED_BYTES
-    if large and note == _note(files):  # nobody wrote to them meanwhile
-        _remember(note, known)
-    return known
-
-
-def remember_folder(folder: Path, sha: str) -> None:
-    """Remember, for this user on this machine, in which folder the weights of a hash were."""
-    others = [one for one in remembered_folders(sha) if one != Path(os.path.realpath(folder))]
-    kept = [os.path.realpath(folder), *map(str, others)][:MAX_FOLDERS]
-    _remember(f'folders_{sha}', '\n'.join(kept))
-
-
-def remembered_folders(sha: str) -> list[Path]:
-    """Return where the weights of a hash were, the newest first; they may have changed since."""
-    return [Path(one) for one in _recall(f'folders_{sha}').split('\n') if os.path.isdir(one)]
-
-
-def _note(files: Sequence[Path]) -> str:
-    """Return the name by which the hash of files is remembered while they stay as they are."""
-    stats = [(os.path.realpath(path), path.stat()) for path in files]
-    state = [[p, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev] for p, s in stats]
-    return f'hash_{hashlib.sha256(json.dumps(state).encode()).hexdigest()}'
-
-
-def _cache() -> Path:
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mobile_vla_ros'
-
-
-def _recall(name: str) -> str:
-    try:
-        return (_cache() / name).read_text()
-    except (OSError, ValueError, RuntimeError):
-        return ''
-
-
-def _remember(name: str, text: str) -> None:
-    # A robot may have no place for it, and does without.
-    with contextlib.suppress(OSError, ValueError, RuntimeError):
-        if _recall(name) != text:
-            _cache().mkdir(parents=True, exist_ok=True)
-            with replaced(_cache() / name) as file:
-                file.write(text)
-
-
 def _places(files: Sequence[Path]) -> Places:
     """Return where each tensor is: file, dtype, shape, first byte and the one after its last."""
     places: Places = {}
@@ -180,31 +146,20 @@ def _places(files: Sequence[Path]) -> Places:
     return places
 
 
-def _read_weights(
-    files: Sequence[Path],
-    places: Places,
-    wanted: Mapping[str, torch.Tensor],
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> dict[str, torch.Tensor]:
-    """Read the tensors in the order of the files, a block at a time, and convert each block."""
-    weights = {}
-    buffer = memoryview(bytearray(BLOCK_BYTES))
-    for path in files:
-        mine = sorted(
-            (first, end, key, kind)
-            for key, (place, kind, _, first, end) in places.items()
-            if place == path and key in wanted
-        )
-        with path.open('rb') as file:
-            for first, end, key, kind in mine:
-                weight = weights[key] = torch.empty(wanted[key].shape, dtype=dtype, device=device)
-                file.seek(first)
-                for start in range(first, end, BLOCK_BYTES):
-                    block = buffer[: min(BLOCK_BYTES, end - start)]
-                    if file.readinto(block) != len(block):
-                        raise OSError(f'{path.name} ends in {key}')
-                    row = (start - first) // kind.itemsize
-                    values = torch.frombuffer(block, dtype=kind)
-                    weight.view(-1)[row : row + len(values)].copy_(values)
-    return weights
+def _read(key: str, place: Place, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """Read a tensor a block at a time; one that is not to be converted, to where it stays."""
+    path, kind, shape, first, _ = place
+    weight = torch.empty(shape, dtype=dtype, device=device)
+    stays = weight.dtype is kind and weight.device.type == 'cpu'
+    count = BLOCK_BYTES // kind.itemsize
+    block = torch.empty(0 if stays else count, dtype=kind)
+    with path.open('rb', buffering=0) as file:
+        file.seek(first)
+        for part in weight.view(-1).split(count):
+            values = part if stays else block[: len(part)]
+            data = values.view(torch.uint8).numpy()
+            if file.readinto(data) != len(data):
+                raise OSError(f'{path.name} ends in {key}')
+            if not stays:
+                part.copy_(values)
+    return weight

@@ -29,6 +29,7 @@ from mobile_vla_ros.nodes.shared.startup import SWITCH_S
 from mobile_vla_ros.nodes.shared.topics import camera
 from mobile_vla_ros.runtime.own_policy import is_own
 from mobile_vla_ros.runtime.preflight import check_camera_topic
+from mobile_vla_ros.runtime.read_ahead import read_ahead
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch
@@ -86,6 +87,7 @@ class InferenceNode(PatientLifecycleNode):
         params = self._params
         camera_topic = camera(self, params.image_transport)
         params.check()  # before the policy is loaded
+        read_ahead(params.policy, params.backbone)
         import torch
 
         from mobile_vla_ros.runtime.loading import PolicySettings, load_policy

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from transformers import Kosmos2Model
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sha256
-from mobile_vla_ros.model import weights
+from mobile_vla_ros.model import backbone_files, weights
 from mobile_vla_ros.model.backbone import find_backbone, load_backbone
 from mobile_vla_ros.model.backbone_check import image_tokens
+from mobile_vla_ros.model.backbone_files import weights_hash
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import BackboneRef, read_spec
-from mobile_vla_ros.model.weights import weights_hash
+from mobile_vla_ros.runtime.read_ahead import read_ahead
 
 WEIGHTS = 'model.safetensors'
 
@@ -66,10 +68,10 @@ def test_the_network_is_that_of_transformers(folder, monkeypatch, dtype, block):
 def test_a_hash_is_remembered_until_a_file_changes(folder, monkeypatch):
     """Also when the change keeps size and modification time."""
     path = folder / WEIGHTS
-    monkeypatch.setattr(weights, 'REMEMBERED_BYTES', 0)
+    monkeypatch.setattr(backbone_files, 'REMEMBERED_BYTES', 0)
     first = weights_hash([path])
     with monkeypatch.context() as patched:
-        patched.setattr(weights, 'sha256', None)
+        patched.setattr(backbone_files, 'sha256', None)
         assert weights_hash([path]) == first
     before = path.stat()
     data = bytearray(path.read_bytes())
@@ -80,11 +82,29 @@ def test_a_hash_is_remembered_until_a_file_changes(folder, monkeypatch):
     assert weights_hash([path]) == sha256(path) != first
 
 
-def test_where_nothing_can_be_remembered_it_works_all_the_same(folder, monkeypatch, tmp_path):
-    """As for a user without a home."""
-    monkeypatch.setattr(weights, 'REMEMBERED_BYTES', 0)
+def test_where_nothing_can_be_remembered_a_process_hashes_once(folder, monkeypatch, tmp_path):
+    """As for a user without a home: what loads a backbone does not hash it again."""
+    monkeypatch.setattr(backbone_files, 'REMEMBERED_BYTES', 0)
     (tmp_path / 'cache').write_text('')
-    assert weights_hash([folder / WEIGHTS]) == load_backbone(str(folder)).sha256
+    first = weights_hash([folder / WEIGHTS])
+    monkeypatch.setattr(backbone_files, 'sha256', None)
+    assert load_backbone(str(folder)).sha256 == first == sha256(folder / WEIGHTS)
+
+
+def test_who_ends_a_load_does_not_wait_for_the_hash(folder, monkeypatch):
+    """Ctrl-C while the weights are read, whose hash would take seconds more."""
+    ended, hashed = threading.Event(), threading.Event()
+    monkeypatch.setattr(weights, 'weights_hash', lambda _: ended.wait(60) and hashed.set())
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, '_read', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_backbone(str(folder))
+    assert not hashed.is_set()
+    ended.set()
+    assert hashed.wait(60)
 
 
 @pytest.fixture
@@ -160,6 +180,19 @@ def in_cache(hub):
     from huggingface_hub import snapshot_download
 
     return partial(snapshot_download, cache_dir=hub)
+
+
+def test_what_a_policy_needs_is_read_ahead(policy, folder, tmp_path, monkeypatch):
+    """Where a load found it before; an unknown place or too little memory is the load's affair."""
+    read = []
+    monkeypatch.setattr('mobile_vla_ros.runtime.read_ahead._read', read.append)
+    read_ahead(str(policy)).join()
+    assert read == []
+    load_bundle(policy, backbone=str(folder))
+    read_ahead(str(policy)).join()
+    read_ahead('builtin:demo', str(folder)).join()
+    read_ahead(str(tmp_path / 'nothing')).join()
+    assert read == [[folder / WEIGHTS]] * 2
 
 
 def test_a_hub_that_does_not_answer_is_given_up(tmp_path):
