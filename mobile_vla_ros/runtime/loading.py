@@ -1,8 +1,5 @@
 """Loading of a policy for driving: checks the base's axes, optimises it, checks golden frames."""
 
-import contextlib
-import ctypes
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,29 +10,12 @@ from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import pack
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.golden_check import check_golden
+from mobile_vla_ros.runtime.heap import pages_of_their_own
 from mobile_vla_ros.runtime.own_policy import is_own, own_policy
 from mobile_vla_ros.runtime.policy import NOOP, NoOpPolicy, Policy
 from mobile_vla_ros.runtime.preflight import check_axes
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import NANOSECONDS, Frame
-
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-
-
-@contextlib.contextmanager
-def _pages_of_their_own() -> Iterator[None]:
-    """
-    Let glibc give each tensor of 1 MB its own pages, which go back as soon as it is replaced.
-
-    In one heap the holes between them would stay, up to a quarter of the weights. Afterwards
-    images and the like, up to 32 MB, are in the heap again, where a page is not zeroed each time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: None)
-    mallopt(M_MMAP_THRESHOLD, 1 << 20)
-    try:
-        yield
-    finally:
-        mallopt(M_MMAP_THRESHOLD, 1 << 25)
 
 
 @dataclass(frozen=True)
@@ -118,7 +98,7 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
     if own:
         return ReadyPolicy(name, own, True, f'{name} is code, and has none to reproduce')
     precision = pick_precision(settings.precision, settings.device)
-    with _pages_of_their_own():
+    with pages_of_their_own():
         policy = VlaPolicy.load(
             name,
             device=settings.device,

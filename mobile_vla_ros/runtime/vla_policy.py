@@ -12,6 +12,7 @@ from mobile_vla_ros.model.backbone import tokenize, unknown_words
 from mobile_vla_ros.model.bundle import Bundle, load_bundle
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.graphed_encoder import TEXT_TOKENS, GraphedEncoder
+from mobile_vla_ros.runtime.heap import give_back
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import BLANKS
 
@@ -137,3 +138,5 @@ class VlaPolicy:
             )
         self._features.update(zip((frame.stamp_ns for frame in frames), features, strict=True))
         self.encoded_frames += count
+        if count > 1:  # a whole window is rare, and takes the room of one frame several times
+            give_back()
