@@ -15,7 +15,7 @@ RECORD_S, KILLS = 600.0, 100
 RING_S = 60.0  # of each phase, at most
 TRAIN_PARTS, TRAIN_BY_NAME = ('encodes', 'tokens', 'decode', 'loader', 'memory', 'full'), ('full',)
 EPISODES, TURNS = 3, 3
-DRIVE_PARTS, DRIVE_BY_NAME = ('guard', 'latency', 'step'), ('step',)
+DRIVE_PARTS, DRIVE_BY_NAME = ('guard', 'latency', 'step', 'load'), ('step', 'load')
 
 
 def chosen(given: Sequence[str], known: Sequence[str], default: Sequence[str]) -> list[str]:
@@ -132,12 +132,12 @@ def measure_drive(part: str, folder: Path, *, device: str = 'cpu', quiet: bool) 
     Measure one part of `mobile_vla bench drive`.
 
     :param folder: empty; keeps weights and logs.
-    :param device: of the part ``step``.
+    :param device: of the parts ``step`` and ``load``.
     """
-    from mobile_vla_ros.bench.drive import guard, latency, step
+    from mobile_vla_ros.bench.drive import guard, latency, load, step
 
-    if part == 'step':
-        return step.measure(folder, device, quiet=quiet)
+    if part in ('step', 'load'):
+        return {'step': step, 'load': load}[part].measure(folder, device, quiet=quiet)
     return {'guard': guard, 'latency': latency}[part].measure(folder, quiet=quiet)
 
 

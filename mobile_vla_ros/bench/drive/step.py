@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobile_vla_ros.bench.drive.step_bundle import write_policy
 from mobile_vla_ros.bench.process import peak_bytes, resident_bytes
@@ -13,8 +15,13 @@ from mobile_vla_ros.bench.table import Figure, at_most, plain
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
+if TYPE_CHECKING:  # they import torch
+    from mobile_vla_ros.model.policy_spec import PolicySpec
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
+    from mobile_vla_ros.types import Frame
+
 PART = 'step'
-BARE_FACTOR, WINDOW_SHARE, MEMORY_FACTOR = 1.1, 0.25, 1.1
+BARE_FACTOR, WINDOW_SHARE, MEMORY_FACTOR, INT8_SHARE = 1.1, 0.25, 1.1, 0.55
 TURNS = 5
 TEXT = 'go to the left'
 CAMERA = (720, 1280, 3)
@@ -38,15 +45,16 @@ def measure(folder: Path, device: str = 'cpu', *, quiet: bool = False) -> list[F
 
     device = str(pick_device(device))
     log('writing the weights')
-    _child('bundle', folder)
+    child(__name__, 'bundle', folder)
     log(f'timing {TURNS} steps and the forwards to compare with')
-    found = _child('step', folder, device)
+    found = child(__name__, 'step', folder, device)
+    log('the same steps in int8')
+    int8 = child(__name__, 'step', folder, device, 'int8')
     unit = 'CPU time' if device == 'cpu' else f'time on {device}'
     bare, plain_window, own_window, step = (
         found[name] for name in ('bare_s', 'plain_window_s', 'own_window_s', 'step_s')
     )
-    weights = found['weights']
-    held, peak = (found[name] - found['torch'] for name in ('held', 'peak'))
+    weights, held = found['weights'], found['held']
     return [
         plain(PART, 'the weights, backbone in bfloat16, adapters merged', weights / 1e9, 'GB'),
         plain(PART, 'torch threads, as torch_threads of the node', found['threads']),
@@ -80,36 +88,42 @@ def measure(folder: Path, device: str = 'cpu', *, quiet: bool = False) -> list[F
             'times',
         ),
         plain(PART, 'memory beyond an interpreter with torch', held / 1e9, 'GB'),
-        plain(PART, 'peak memory while loading, against the weights', peak / weights, 'times'),
-        plain(PART, "time to read the backbone's files alone", found['read_s'], 's', 1),
-        plain(PART, 'loading against reading the files', found['load_s'] / found['read_s']),
-        plain(
-            PART, 'time to load, check the backbone and merge adapters', found['load_s'], 's', 1
+        at_most(
+            PART,
+            'peak memory while loading, against the weights',
+            found['peak'] / weights,
+            MEMORY_FACTOR,
+            'times',
         ),
+        at_most(PART, 'int8: weights, against bfloat16', int8['weights'] / weights, INT8_SHARE),
+        at_most(PART, 'int8: memory after a step, the same', int8['held'] / held, INT8_SHARE),
+        plain(PART, 'int8: peak memory while loading', int8['peak'] / 1e9, 'GB'),
+        plain(PART, 'int8: step against bfloat16', int8['step_s'] / step, 'times'),
     ]
 
 
-def _child(task: str, folder: Path, *arguments: str) -> dict:
+def child(module: str, task: str, folder: Path, *arguments: str) -> dict:
+    """Run a task of a module (`run_child`) in a process of its own; return what it found."""
     done = subprocess.run(
-        [sys.executable, '-m', __name__, task, str(folder), *arguments],
+        [sys.executable, '-m', module, task, str(folder), *arguments],
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         raise UserError('the benchmark stopped', got=done.stderr.strip()[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def _time_to_read(folder: Path) -> float:
-    """Return how long its weight files take to read once, in seconds."""
-    started = time.perf_counter()
-    buffer = bytearray(1 << 24)
-    for path in folder.glob('*.safetensors'):
-        with path.open('rb', buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    return time.perf_counter() - started
+def run_child(tasks: Mapping[str, Callable[..., dict]]) -> None:
+    """Run the task that the command line names, and print what it found."""
+    os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    try:
+        task, folder, *rest = sys.argv[1:]
+        print(json.dumps(tasks[task](Path(folder), *rest)))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def _threads() -> int:
@@ -122,58 +136,70 @@ def _threads() -> int:
     return values['/**']['ros__parameters']['torch_threads']
 
 
-def _step(folder: Path, device: str = 'cpu') -> dict:
-    """Load and step as the inference node does; alternate with the forwards to compare with."""
-    import torch
-
-    threads = _threads()
-    found: dict[str, float] = {'torch': resident_bytes(), 'threads': threads}
-    torch.set_num_threads(threads)
+def frames(spec: 'PolicySpec') -> 'list[Frame]':
+    """Return a window of random frames and one more."""
     import numpy as np
 
-    from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
-    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
     from mobile_vla_ros.types import Frame
 
-    started = time.perf_counter()
-    policy = load_policy(
-        str(folder / 'policy'), PolicySettings(device=device, precision='bf16')
-    ).policy
-    assert isinstance(policy, VlaPolicy), 'a bundle, not a built-in policy'
-    gpu = policy.network.action_token.device if device != 'cpu' else None
-    if gpu:
-        found['torch'] = 0
-    peak = torch.cuda.max_memory_allocated(gpu) if gpu else peak_bytes()
-    found |= {'load_s': time.perf_counter() - started, 'peak': peak}
-    found['read_s'] = _time_to_read(folder / 'backbone')
-    rng = np.random.default_rng(0)
-    window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)
-    frames = [
+    rng, period_ns = np.random.default_rng(0), round(NANOSECONDS / spec.rate_hz)
+    return [
         Frame(rng.integers(0, 256, CAMERA, dtype=np.uint8), row * period_ns, row * period_ns)
-        for row in range(window + 1)
+        for row in range(spec.window + 1)
     ]
-    policy.infer(frames[:window], TEXT)  # warm-up: lazy allocations
-    policy.infer(frames[1:], TEXT)
-    found |= {
-        'held': torch.cuda.memory_allocated(gpu) if gpu else resident_bytes(),
+
+
+def load(folder: Path, device: str, precision: str = 'bf16') -> 'VlaPolicy':
+    """Load the policy as the inference node does."""
+    import torch
+
+    torch.set_num_threads(_threads())
+    from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
+
+    name = 'policy_int8' if precision == 'int8' else 'policy'
+    settings = PolicySettings(device=device, precision=precision)
+    policy = load_policy(str(folder / name), settings).policy
+    assert isinstance(policy, VlaPolicy), 'a bundle, not a built-in policy'
+    return policy
+
+
+def weights_of(policy: 'VlaPolicy') -> int:
+    """Return the bytes of its network's weights."""
+    return sum(value.nbytes for value in policy.network.state_dict().values())
+
+
+def _step(folder: Path, device: str = 'cpu', precision: str = 'bf16') -> dict:
+    """Step, and, unless in int8, alternate with the forwards to compare with."""
+    import torch
+
+    before = resident_bytes()
+    policy = load(folder, device, precision)
+    gpu = policy.network.action_token.device if device != 'cpu' else None
+    peak = torch.cuda.max_memory_allocated(gpu) if gpu else peak_bytes() - before
+    window, shots = policy.spec.window, frames(policy.spec)
+    policy.infer(shots[:window], TEXT)  # warm-up: lazy allocations
+    policy.infer(shots[1:], TEXT)
+    found = {
+        'weights': weights_of(policy),
+        'threads': _threads(),
         'frames': window,
-        'weights': sum(value.nbytes for value in policy.network.state_dict().values()),
+        'peak': peak,
+        'held': torch.cuda.memory_allocated(gpu) if gpu else resident_bytes() - before,
     }
 
     def own_window():
         policy.reset()
-        policy.infer(frames[:window], TEXT)
+        policy.infer(shots[:window], TEXT)
 
-    images = [frame.image for frame in frames[:window]]
-    bare = _bare(folder, policy.spec, images, policy.network.action_token.device)
     # The step comes last: it needs the features of the window just encoded.
-    variants = {
-        'bare_s': lambda: bare(1),
-        'plain_window_s': lambda: bare(window),
-        'own_window_s': own_window,
-        'step_s': lambda: policy.infer(frames[1:], TEXT),
-    }
-    bare(1)
+    variants = {'own_window_s': own_window, 'step_s': lambda: policy.infer(shots[1:], TEXT)}
+    if precision == 'bf16':
+        images = [frame.image for frame in shots[:window]]
+        bare = _bare(folder, policy.spec, images, policy.network.action_token.device)
+        bare(1)
+        plain = {'bare_s': lambda: bare(1), 'plain_window_s': lambda: bare(window)}
+        variants = {**plain, **variants}
     times: dict[str, list[float]] = {name: [] for name in variants}
 
     def clock() -> float:
@@ -227,9 +253,4 @@ def _bare(folder: Path, spec, images: list, device):
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('HF_HUB_OFFLINE', '1')
-    try:
-        task, folder, *rest = sys.argv[1:]
-        print(json.dumps({'bundle': write_policy, 'step': _step}[task](Path(folder), *rest)))
-    except UserError as error:
-        sys.exit(str(error))
+    run_child({'bundle': write_policy, 'step': _step})

@@ -1,5 +1,6 @@
 """A randomly initialised full-size policy for cost measurements."""
 
+from dataclasses import replace
 from pathlib import Path
 
 WORDS = ('go', 'to', 'the', 'left', 'right')
@@ -10,6 +11,8 @@ SPREAD = 0.01  # standard deviation of the adapters: merging them must change th
 def write_policy(folder: Path, config=None) -> dict:
     """
     Write `backbone`, random bfloat16 weights, and `policy`, a bundle on it, into a folder.
+
+    `policy_int8` is the same bundle, with a claim that lets it be loaded in int8.
 
     Adapters and head follow the reference run's recipe.
 
@@ -22,9 +25,9 @@ def write_policy(folder: Path, config=None) -> dict:
     from mobile_vla_ros.bench.random_weights import write_random
     from mobile_vla_ros.bringup.share import config_file
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
-    from mobile_vla_ros.model.bundle import save_bundle
+    from mobile_vla_ros.model.bundle import copy_bundle, save_bundle
     from mobile_vla_ros.model.network import build_network
-    from mobile_vla_ros.model.policy_spec import PolicySpec
+    from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
     from mobile_vla_ros.types import ActionSpec
 
     recipe = yaml.safe_load(config_file(RECIPE).read_text())
@@ -54,4 +57,8 @@ def write_policy(folder: Path, config=None) -> dict:
         recipe['window'],
         recipe['chunk'],
     )
-    return {'policy': str(save_bundle(folder / 'policy', network, spec))}
+    policy = save_bundle(folder / 'policy', network, spec)
+    # Without weights that were trained there is nothing to prove.
+    claim = {'golden': 'none', 'suite': 'none', 'trials': 0, 'worse': 0, 'better': 0}
+    copy_bundle(policy, folder / 'policy_int8', replace(read_spec(policy), int8=claim))
+    return {'policy': str(policy)}
