@@ -328,7 +328,7 @@ def one_way(run: Run, precision: str, more: dict, _tell) -> dict:
         new_frame()
 
     return {
-        'load_s': loaded_s,
+        'load_s, file cached': loaded_s,
         'step': run.timed(new_frame, turns),
         'step encoding the window': run.timed(window, max(3, turns // 5)),
         'peak_gb': run.peak_gb(),

@@ -100,6 +100,16 @@ def pytest_runtest_setup(item):
         )
 
 
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Remember nothing in the user's cache, but for Matplotlib's list of fonts, which is slow."""
+    usual = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MPLCONFIGDIR', os.environ.get('MPLCONFIGDIR') or str(usual / 'matplotlib'))
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture
 def ros_domain(monkeypatch):
     """Set ROS_DOMAIN_ID to an id that no other test on this machine uses; yield it."""

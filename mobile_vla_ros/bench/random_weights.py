@@ -1,6 +1,7 @@
 """Kosmos-2 at full size with random weights or none, to measure time and memory."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ def shapes(dtype: torch.dtype = torch.bfloat16) -> Backbone:
     """Return the backbone on the meta device, frozen; its tokenizer knows special tokens only."""
     with torch.device('meta'):
         model = Kosmos2Model(Kosmos2Config()).to(dtype)
-    return Backbone(model.requires_grad_(False), _tokenizer([]), IMAGE, 'full size', None, '')
+    return Backbone(model.requires_grad_(False), word_tokenizer([]), IMAGE, 'full size', None, '')
 
 
 def write_random(folder: Path, words: list[str], *, config: Kosmos2Config | None = None) -> None:
@@ -46,7 +47,7 @@ def write_random(folder: Path, words: list[str], *, config: Kosmos2Config | None
             for part in parameter.view(-1).split(BLOCK):
                 part.copy_(block[: len(part)])
     model.save_pretrained(folder, max_shard_size='2GB')
-    _tokenizer(words).save_pretrained(folder)
+    word_tokenizer(words).save_pretrained(folder)
     side = config.vision_config.image_size
     (folder / 'preprocessor_config.json').write_text(
         json.dumps(
@@ -59,7 +60,8 @@ def write_random(folder: Path, words: list[str], *, config: Kosmos2Config | None
     )
 
 
-def _tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of these words; its special tokens are Kosmos-2's, which come first."""
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, '<unk>'))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

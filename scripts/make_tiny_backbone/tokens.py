@@ -5,6 +5,8 @@ import math
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from mobile_vla_ros.bench.random_weights import SPECIAL
+
 GRID = 16  # side of the grid whose cells the location tokens name
 
 TAGS = [
@@ -55,7 +57,7 @@ def location(*boxes) -> str:
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Return the small word-level tokenizer; ids of <s>, <pad>, </s>, <unk> are Kosmos-2's."""
     patches = [patch(i) for i in range(GRID * GRID)]
-    words = dict.fromkeys(['<s>', '<pad>', '</s>', '<unk>', *TAGS, *WORDS, *patches])
+    words = dict.fromkeys([*SPECIAL, *TAGS, *WORDS, *patches])
     tokenizer = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(words)}, unk_token='<unk>')
     )

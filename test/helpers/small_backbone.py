@@ -4,45 +4,20 @@ import json
 import shutil
 from pathlib import Path
 
-# Kosmos-2 has its special tokens in this order.
-VOCABULARY = (
-    '<s>',
-    '<pad>',
-    '</s>',
-    '<unk>',
-    'go',
-    'to',
-    'the',
-    'red',
-    'green',
-    'blue',
-    'yellow',
-    'purple',
-    'orange',
-    'box',
-    'cylinder',
-    'ball',
-    'cone',
+WORDS = (
+    *('go', 'to', 'the', 'red', 'green', 'blue', 'yellow', 'purple', 'orange'),
+    *('box', 'cylinder', 'ball', 'cone'),
 )
 
 
 def make_small_backbone(folder: Path, seed: int = 0):
     """Write a Kosmos-2 with two layers per tower, its tokenizer and its image settings."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
+    from transformers import Kosmos2Config, Kosmos2Model
 
-    tokenizer = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, '<unk>')
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token='<s>',
-        pad_token='<pad>',
-        eos_token='</s>',
-        unk_token='<unk>',
-    ).save_pretrained(folder)
+    from mobile_vla_ros.bench.random_weights import word_tokenizer
+
+    word_tokenizer(WORDS).save_pretrained(folder)
     torch.manual_seed(seed)
     model = Kosmos2Model(
         Kosmos2Config(
