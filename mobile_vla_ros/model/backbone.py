@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -35,7 +36,7 @@ from mobile_vla_ros.model.backbone_files import (
 from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
 from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, inside, read_json
 from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef, hashed_id
-from mobile_vla_ros.model.weights import at_once, read_model
+from mobile_vla_ros.model.weights import Finish, read_model
 from mobile_vla_ros.types import ImageSpec
 
 # LoRA targets go by path: the projections have the same names in both towers.
@@ -148,6 +149,7 @@ def load_backbone(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = 'cpu',
     chosen: bool = True,
+    prepare: Callable[[Kosmos2Model], Finish] | None = None,
 ) -> Backbone:
     """
     Load a Kosmos-2 by hub id, by folder, or `builtin:tiny`; its parameters are frozen.
@@ -156,6 +158,7 @@ def load_backbone(
     hub is asked only for what is not in its cache.
 
     :param chosen: by the user; False: by a bundle, for which only `KNOWN_HUB` is downloaded.
+    :param prepare: as for `read_model`.
     :raises UserError: when there is no such backbone, or it is not a Kosmos-2.
     """
     _quiet_libraries()
@@ -167,7 +170,7 @@ def load_backbone(
         config = _config(folder, name)
         texts, weights = text_files(folder), weight_files(folder)
         image, tokenizer = _image_spec(texts[IMAGES]), _read_tokenizer(texts[TOKENIZER])
-        model, sha = read_model(name, config, tensor_files(weights), dtype, device)
+        model, sha = read_model(name, config, tensor_files(weights), dtype, device, prepare)
         # transformers 4.53 to 5.22 let SDPA hide later positions here, where all are to be seen.
         model.image_to_text_projection.x_attn.is_causal = False
         check_attention(model)
@@ -405,18 +408,13 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     )
 
 
-def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.Module:
+def load_adapter(model: Kosmos2Model, folder: Path) -> PeftModel:
     """
-    Add saved adapters, which `bundle_check.adapter_problems` has passed, to a backbone.
+    Add saved adapters, which `bundle_check.adapter_problems` has passed, to a backbone, trainable.
 
     peft does not read their configuration, which could ask a hub.
-
-    :param merge: fold them into the weights (for driving) instead of keeping them trainable.
     """
     config = read_json(folder / ADAPTER_FILES[0])
-    if merge:
-        _merge(model, folder / ADAPTER_FILES[1], config['lora_alpha'] / config['r'])
-        return model
     adapted = _adapted(
         model,
         config['r'],
@@ -428,22 +426,25 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
     return adapted
 
 
-def _merge(model: Kosmos2Model, path: Path, scale: float) -> None:
-    """Add adapters to the weights, as peft does, a layer at a time."""
-    with safe_open(path, 'pt', device=str(model.device)) as file:
+def merging(folder: Path, device: torch.device) -> Callable[[str, nn.Module], None]:
+    """Return what adds saved adapters, which were passed, to a module of a name, as peft does."""
+    config = read_json(folder / ADAPTER_FILES[0])
+    scale = config['lora_alpha'] / config['r']
+    file: Any = safe_open(folder / ADAPTER_FILES[1], 'pt', device=str(device))
+    adapted = {key.removesuffix(LORA_A) for key in file.keys()}  # noqa: SIM118
 
-        @torch.no_grad()
-        def merge(name: str) -> None:
-            down = file.get_tensor(name + LORA_A).float()
-            up = file.get_tensor(name + LORA_B).float()
-            weight = model.get_submodule(name.removeprefix(PEFT_PREFIX)).weight
-            count = MERGED_VALUES if weight.device.type == 'cpu' else weight.numel()
-            rows = max(1, count // weight.shape[1])
-            for part, of_part in zip(weight.split(rows), up.split(rows), strict=True):
-                part.copy_((of_part @ down).mul_(scale).add_(part))
+    def merge(name: str, module: nn.Module) -> None:
+        if PEFT_PREFIX + name not in adapted:
+            return
+        down = file.get_tensor(PEFT_PREFIX + name + LORA_A).float()
+        up = file.get_tensor(PEFT_PREFIX + name + LORA_B).float()
+        weight = module.get_parameter('weight')
+        count = MERGED_VALUES if weight.device.type == 'cpu' else weight.numel()
+        rows = max(1, count // weight.shape[1])
+        for part, of_part in zip(weight.split(rows), up.split(rows), strict=True):
+            part.copy_((of_part @ down).mul_(scale).add_(part))
 
-        names = [key for key in file.keys() if key.endswith(LORA_A)]  # noqa: SIM118
-        at_once(merge, [name.removesuffix(LORA_A) for name in names])
+    return merge
 
 
 def restore_adapter(model: PeftModel, folder: Path) -> None:
@@ -451,7 +452,7 @@ def restore_adapter(model: PeftModel, folder: Path) -> None:
     set_peft_model_state_dict(model, load_file(Path(folder) / ADAPTER_FILES[1]))
 
 
-def kosmos(model: torch.nn.Module) -> Kosmos2Model:
+def kosmos(model: nn.Module) -> Kosmos2Model:
     """Return the Kosmos-2 inside a model that LoRA may wrap."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Kosmos2Model
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sha256, sync, sync_tree
@@ -20,6 +22,7 @@ from mobile_vla_ros.model.backbone import (
     find_backbone,
     load_adapter,
     load_backbone,
+    merging,
     save_adapter,
 )
 from mobile_vla_ros.model.builtin import bundle_folder
@@ -29,7 +32,7 @@ from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import GOLDEN, Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.model.network import ActionHead, VlaNetwork, start_ids
-from mobile_vla_ros.model.packing import quantise
+from mobile_vla_ros.model.packing import Int8Linear, quantise
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
     FILES,
@@ -40,7 +43,7 @@ from mobile_vla_ros.model.policy_spec import (
     read_spec,
     split_template,
 )
-from mobile_vla_ros.model.weights import meanwhile
+from mobile_vla_ros.model.weights import Finish, meanwhile
 
 
 def save_bundle(
@@ -205,6 +208,19 @@ def load_bundle(
         )
     name, revision = (backbone, None) if backbone else find_backbone(spec.backbone, folder, typed)
     place, hashes = pick_device(device), meanwhile(_hashes, folder)
+    adapter, of_adapter = folder / ADAPTER, list[str]()
+
+    def prepare(model: Kosmos2Model) -> Finish:
+        of_adapter.extend(adapter_problems(adapter, model))
+        add = merging(adapter, place) if merge and not of_adapter else None
+
+        def finish(name: str, module: nn.Module) -> nn.Module:
+            if add is not None:
+                add(name, module)
+            return Int8Linear(module) if int8 and type(module) is nn.Linear else module
+
+        return finish
+
     loaded = load_backbone(
         name,
         revision=revision,
@@ -212,8 +228,9 @@ def load_bundle(
         dtype=torch.bfloat16 if int8 else dtype,
         device=place,
         chosen=bool(backbone),
+        prepare=prepare,
     )
-    problems = _problems(folder, spec, loaded, hashes)
+    problems = _problems(folder, spec, loaded, hashes) + of_adapter
     if problems:
         raise UserError(
             f'the policy {folder} does not fit the backbone {name!r} or its own {MANIFEST}',
@@ -221,7 +238,7 @@ def load_bundle(
             remedy='restore the bundle or the backbone that it was trained on, or train again',
         )
     network = VlaNetwork(
-        load_adapter(loaded.model, folder / ADAPTER, merge=merge),
+        loaded.model if merge else load_adapter(loaded.model, adapter),
         ActionHead(spec.head),
         start_ids(loaded, split_template(spec.instruction_template)[0]),
         torch.empty(spec.head.features),
@@ -243,7 +260,7 @@ def load_bundle(
 def _problems(
     folder: Path, spec: PolicySpec, backbone: Backbone, hashes: 'Future[dict[str, str]]'
 ) -> list[str]:
-    """Return every mismatch between a bundle's spec, its weights and its backbone."""
+    """Return the mismatches of a bundle's spec, its head and its backbone; not of its adapters."""
     config = backbone.model.config
     problems = []
     if backbone.sha256 != spec.backbone.sha256:
@@ -265,8 +282,4 @@ def _problems(
         head = ActionHead(spec.head)
     wanted = {f'head.{name}': tuple(value.shape) for name, value in head.state_dict().items()}
     wanted['action_token'] = (spec.head.features,)
-    return (
-        problems
-        + tensor_problems(folder / HEAD, wanted)
-        + adapter_problems(folder / ADAPTER, backbone.model)
-    )
+    return problems + tensor_problems(folder / HEAD, wanted)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from mobile_vla_ros.model.weights import at_once
 
 INT8_MAX = 127
-BLOCK_VALUES = 1 << 20  # of the int8 weights that are converted at a time on a CPU
+BLOCK_VALUES = 1 << 20  # that are converted to int8 at a time, and on a CPU from it
 
 
 class PackedLinear(nn.Module):
@@ -93,11 +93,15 @@ class _Int8(nn.Module):
         super().__init__()
         weight = layer.weight.detach()
         tiny = torch.finfo(weight.dtype).tiny  # for rows of zeros
-        scale = (weight.float().abs().amax(1) / INT8_MAX).clamp_min(tiny).to(weight.dtype)
         self.weight: torch.Tensor
         self.scale: torch.Tensor
-        self.register_buffer('weight', (weight.float() / scale[:, None]).round().to(torch.int8))
-        self.register_buffer('scale', scale)
+        self.register_buffer('weight', torch.empty_like(weight, dtype=torch.int8))
+        self.register_buffer('scale', weight.new_empty(len(weight)))
+        rows = max(1, BLOCK_VALUES // weight.shape[1])
+        parts = (one.split(rows) for one in (weight, self.weight, self.scale))
+        for values, stored, scale in zip(*parts, strict=True):
+            scale.copy_((values.float().abs().amax(1) / INT8_MAX).clamp_min(tiny))
+            stored.copy_((values.float() / scale[:, None]).round_())
 
 
 class Int8Linear(_Int8):

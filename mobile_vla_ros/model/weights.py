@@ -26,6 +26,8 @@ LOADERS = min(4, os.cpu_count() or 1)  # threads of a load; another policy may d
 
 Place = tuple[Path, torch.dtype, tuple[int, ...], int, int]
 Places = dict[str, Place]
+# Called with a module that has its weights, and its name; returns what takes its place.
+Finish = Callable[[str, nn.Module], nn.Module]
 T = TypeVar('T')
 R = TypeVar('R')
 
@@ -65,14 +67,17 @@ def read_model(
     files: Sequence[Path],
     dtype: torch.dtype,
     device: torch.device | str = 'cpu',
+    prepare: Callable[[Kosmos2Model], Finish] | None = None,
 ) -> tuple[Kosmos2Model, str]:
     """
     Return a model in evaluation mode with the weights of safetensors files, and their SHA-256.
 
-    Beside the weights in their final precision it needs a few blocks of memory.
+    Beside the weights in their final form it needs the memory of a few modules.
 
     :param name: of the backbone, for messages.
     :param files: in the order of their names.
+    :param prepare: called with the model before it has weights; what it returns finishes each
+        module as soon as that is read, in several threads.
     :raises UserError: when they are not exactly the weights of the network; SafetensorError,
         OSError: when a file is broken.
     """
@@ -82,15 +87,24 @@ def read_model(
     wanted = dict(model.named_parameters(remove_duplicate=False))
     check_weights(name, wanted, places)
     hashed = meanwhile(weights_hash, files)
-    # In the order of the files.
-    keys = sorted(wanted, key=lambda key: (places[key][0], places[key][3]))
-    read = at_once(lambda key: _read(key, places[key], dtype, device), keys)
-    weights, sha = dict(zip(keys, read, strict=True)), hashed.result()
+    finish = prepare(model) if prepare else lambda _, module: module
+    own: dict[str, list[str]] = {}  # in the order of the files
+    for key in sorted(wanted, key=lambda key: (places[key][0], places[key][3])):
+        module, _, last = key.rpartition('.')
+        own.setdefault(module, []).append(last)
+
+    def read(path: str) -> None:
+        module = model.get_submodule(path)
+        for key in own[path]:
+            weight = _read(key, places[f'{path}.{key}'], dtype, device)
+            setattr(module, key, nn.Parameter(weight, requires_grad=False))
+        parent, _, last = path.rpartition('.')
+        setattr(model.get_submodule(parent), last, finish(path, module))
+
+    at_once(read, own)
+    sha = hashed.result()
     if before != file_state(files):
         raise OSError('it was written to while it was read')
-    for key, weight in weights.items():
-        module, _, last = key.rpartition('.')
-        setattr(model.get_submodule(module), last, nn.Parameter(weight, requires_grad=False))
     for module in model.modules():
         for key, buffer in list(module.named_buffers(recurse=False)):
             kind = dtype if buffer.is_floating_point() else buffer.dtype

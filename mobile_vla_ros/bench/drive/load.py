@@ -17,9 +17,8 @@ PEAK_FACTOR = 1.1
 # Functions of a load, with what they do.
 PHASES = {
     'find_backbone': 'finding the backbone, its hash remembered',
-    'read_model': 'reading and converting the weights',
+    'read_model': 'reading and converting the weights, merging adapters',
     'check_attention': 'comparing attention',
-    'load_adapter': 'merging adapters',
     'pack': 'packing for the CPU',
     'check_golden': 'golden frames',
 }

@@ -58,5 +58,5 @@ def test_loading_is_measured_beside_reading(tmp_path):
     assert load._cold_read(tmp_path)[1] == pytest.approx(2 * size, rel=0.1) and read_s > 0
     assert found['weights'] == before['weights'] and found['peak'] > 0
     phases = found['phases']
-    assert phases['read_model'] > 0 and phases['load_adapter'] > 0
+    assert phases['read_model'] > 0 and phases['check_attention'] > 0
     assert sum(phases.values()) <= found['load_s']

@@ -91,6 +91,10 @@ def test_a_bundle_with_the_proof_drives_in_int8(tmp_path):
     assert read_spec(folder).int8 == PROOF
     ready = load_policy(str(folder), PolicySettings(device='cpu', precision='int8'))
     assert ready.golden_ok and 'in int8' in ready.golden_sentence
+    merged = VlaPolicy.load('builtin:demo', dtype=torch.bfloat16).network
+    quantise(merged.kosmos)  # layer by layer while they are read, or all at the end
+    found = ready.policy.network.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in merged.state_dict().items())
     assert any(isinstance(part, Int8Linear) for part in ready.policy.network.modules())
 
 
