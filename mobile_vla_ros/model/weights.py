@@ -87,6 +87,10 @@ def read_model(
     wanted = dict(model.named_parameters(remove_duplicate=False))
     check_weights(name, wanted, places)
     hashed = meanwhile(weights_hash, files)
+    for part in model.modules():
+        for key, buffer in list(part.named_buffers(recurse=False)):
+            kind = dtype if buffer.is_floating_point() else buffer.dtype
+            part.register_buffer(key, buffer.to(device, kind), persistent=False)
     finish = prepare(model) if prepare else lambda _, module: module
     own: dict[str, list[str]] = {}  # in the order of the files
     for key in sorted(wanted, key=lambda key: (places[key][0], places[key][3])):
@@ -96,7 +100,8 @@ def read_model(
     def read(path: str) -> None:
         module = model.get_submodule(path)
         for key in own[path]:
-            weight = _read(key, places[f'{path}.{key}'], dtype, device)
+            whole = f'{path}.{key}'
+            weight = _read(whole, places[whole], dtype, device)
             setattr(module, key, nn.Parameter(weight, requires_grad=False))
         parent, _, last = path.rpartition('.')
         setattr(model.get_submodule(parent), last, finish(path, module))
@@ -105,10 +110,6 @@ def read_model(
     sha = hashed.result()
     if before != file_state(files):
         raise OSError('it was written to while it was read')
-    for module in model.modules():
-        for key, buffer in list(module.named_buffers(recurse=False)):
-            kind = dtype if buffer.is_floating_point() else buffer.dtype
-            module.register_buffer(key, buffer.to(device, kind), persistent=False)
     return model.eval(), sha
 
 
