@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
@@ -36,7 +35,7 @@ from mobile_vla_ros.model.backbone_files import (
 from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
 from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, inside, read_json
 from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef, hashed_id
-from mobile_vla_ros.model.weights import Finish, read_model
+from mobile_vla_ros.model.weights import Finish, read_model, read_tensor, tensor_places
 from mobile_vla_ros.types import ImageSpec
 
 # LoRA targets go by path: the projections have the same names in both towers.
@@ -430,14 +429,13 @@ def merging(folder: Path, device: torch.device) -> Callable[[str, nn.Module], No
     """Return what adds saved adapters, which were passed, to a module of a name, as peft does."""
     config = read_json(folder / ADAPTER_FILES[0])
     scale = config['lora_alpha'] / config['r']
-    file: Any = safe_open(folder / ADAPTER_FILES[1], 'pt', device=str(device))
-    adapted = {key.removesuffix(LORA_A) for key in file.keys()}  # noqa: SIM118
+    places = tensor_places([folder / ADAPTER_FILES[1]])  # not mapped, which would take memory
 
     def merge(name: str, module: nn.Module) -> None:
-        if PEFT_PREFIX + name not in adapted:
+        keys = PEFT_PREFIX + name + LORA_A, PEFT_PREFIX + name + LORA_B
+        if keys[0] not in places:
             return
-        down = file.get_tensor(PEFT_PREFIX + name + LORA_A).float()
-        up = file.get_tensor(PEFT_PREFIX + name + LORA_B).float()
+        down, up = (read_tensor(key, places[key], torch.float32, device) for key in keys)
         weight = module.get_parameter('weight')
         count = MERGED_VALUES if weight.device.type == 'cpu' else weight.numel()
         rows = max(1, count // weight.shape[1])

@@ -32,7 +32,7 @@ from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import GOLDEN, Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.model.network import ActionHead, VlaNetwork, start_ids
-from mobile_vla_ros.model.packing import Int8Linear, quantise
+from mobile_vla_ros.model.packing import quantised
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
     FILES,
@@ -213,11 +213,12 @@ def load_bundle(
     def prepare(model: Kosmos2Model) -> Finish:
         of_adapter.extend(adapter_problems(adapter, model))
         add = merging(adapter, place) if merge and not of_adapter else None
+        words = model.get_input_embeddings()
 
         def finish(name: str, module: nn.Module) -> nn.Module:
             if add is not None:
                 add(name, module)
-            return Int8Linear(module) if int8 and type(module) is nn.Linear else module
+            return quantised(module, words) if int8 else module
 
         return finish
 
@@ -244,8 +245,6 @@ def load_bundle(
         torch.empty(spec.head.features),
     )
     network.load_state_dict(load_file(folder / HEAD), strict=False)
-    if int8:
-        quantise(network.kosmos)
     unhashed = () if spec.files else FILES
     if not spec.backbone.files:
         unhashed += tuple(loaded.files)

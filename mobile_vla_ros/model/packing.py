@@ -89,9 +89,9 @@ class _Int8(nn.Module):
     :param layer: with a (rows, columns) weight in floating point, which is copied.
     """
 
-    def __init__(self, layer: nn.Linear | nn.Embedding) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        weight = layer.weight.detach()
+        weight = layer.get_parameter('weight').detach()
         tiny = torch.finfo(weight.dtype).tiny  # for rows of zeros
         self.weight: torch.Tensor
         self.scale: torch.Tensor
@@ -126,6 +126,13 @@ class Int8Embedding(_Int8):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Map (...) ids to (..., columns)."""
         return self.weight[ids] * self.scale[ids][..., None]
+
+
+def quantised(module: nn.Module, words: nn.Module) -> nn.Module:
+    """Return what stores a linear layer, or the word embeddings, in int8; others as they are."""
+    if module is words:
+        return Int8Embedding(module)
+    return Int8Linear(module) if type(module) is nn.Linear else module
 
 
 def quantise(model: PreTrainedModel) -> None:

@@ -83,7 +83,7 @@ def read_model(
     """
     with _NoMemory():
         model = Kosmos2Model(config)
-    before, places = file_state(files), _places(files)
+    before, places = file_state(files), tensor_places(files)
     wanted = dict(model.named_parameters(remove_duplicate=False))
     check_weights(name, wanted, places)
     hashed = meanwhile(weights_hash, files)
@@ -101,7 +101,7 @@ def read_model(
         module = model.get_submodule(path)
         for key in own[path]:
             whole = f'{path}.{key}'
-            weight = _read(whole, places[whole], dtype, device)
+            weight = read_tensor(whole, places[whole], dtype, device)
             setattr(module, key, nn.Parameter(weight, requires_grad=False))
         parent, _, last = path.rpartition('.')
         setattr(model.get_submodule(parent), last, finish(path, module))
@@ -142,7 +142,7 @@ def check_weights(name: str, wanted: Mapping[str, torch.Tensor], places: Places)
         )
 
 
-def _places(files: Sequence[Path]) -> Places:
+def tensor_places(files: Sequence[Path]) -> Places:
     """Return where each tensor is: file, dtype, shape, first byte and the one after its last."""
     places: Places = {}
     for path in files:
@@ -161,7 +161,9 @@ def _places(files: Sequence[Path]) -> Places:
     return places
 
 
-def _read(key: str, place: Place, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+def read_tensor(
+    key: str, place: Place, dtype: torch.dtype, device: torch.device | str
+) -> torch.Tensor:
     """Read a tensor a block at a time; one that is not to be converted, to where it stays."""
     path, kind, shape, first, _ = place
     weight = torch.empty(shape, dtype=dtype, device=device)

@@ -99,7 +99,7 @@ def test_who_ends_a_load_does_not_wait_for_the_hash(folder, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, '_read', interrupted)
+    monkeypatch.setattr(weights, 'read_tensor', interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_backbone(str(folder))
     assert not hashed.is_set()
