@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,12 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A busy machine exceeds any deadline, and many examples show the same.
 hypothesis.settings.register_profile('tests', max_examples=50, deadline=None)
 hypothesis.settings.load_profile('tests')
+
+# Nothing is remembered in the user's cache but Matplotlib's list of fonts, which is slow to make.
+USUAL = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+OWN = tempfile.TemporaryDirectory()
+os.environ.setdefault('MPLCONFIGDIR', str(USUAL / 'matplotlib'))
+os.environ['XDG_CACHE_HOME'] = OWN.name
 
 # CPU that other processes may use on a quiet machine, in cores.
 MAX_BUSY_CORES = 0.5
@@ -98,16 +105,6 @@ def pytest_runtest_setup(item):
         pytest.skip(
             f'needs a quiet machine: others use {busy:.1f} of {cores} cores (load {load:.1f})'
         )
-
-
-@pytest.fixture(scope='session', autouse=True)
-def own_cache(tmp_path_factory):
-    """Remember nothing in the user's cache, but for Matplotlib's list of fonts, which is slow."""
-    usual = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('MPLCONFIGDIR', os.environ.get('MPLCONFIGDIR') or str(usual / 'matplotlib'))
-        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        yield
 
 
 @pytest.fixture

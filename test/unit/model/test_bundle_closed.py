@@ -403,7 +403,8 @@ def test_a_bundle_names_every_file_that_it_loads(small_run):
     """Each with its sha256."""
     spec = read_spec(small_run / 'best')
     assert set(spec.files) == {HEAD, ADAPTER, CONFIG}
-    assert set(spec.backbone.files) == {
+    # transformers before 5 writes one more.
+    assert set(spec.backbone.files) - {'special_tokens_map.json'} == {
         'config.json',
         'preprocessor_config.json',
         'tokenizer.json',
