@@ -54,9 +54,9 @@ setup(
             'pytest>=8.2',
             'pytest-timeout>=2.2',
             'ruff>=0.17',
-            'types-psutil>=7.0',
+            'types-psutil>=7.0.0.20250218',
             'types-pyyaml>=6.0',
-            'types-tqdm>=4.67',
+            'types-tqdm>=4.67.0.20241119',
         ],
     },
     entry_points={
