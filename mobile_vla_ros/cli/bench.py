@@ -90,9 +90,8 @@ def _add_drive(benches) -> None:
         'that computes nothing, and measure the latency from camera to proposal '
         '(latency). About two minutes. By name or with --all: a driving step with the '
         'full-size architecture and random bfloat16 weights, against a bare forward of '
-        'its backbone and against encoding the whole window (step: 4 GB on disk, up to '
-        '8 GB of memory, some minutes), and its loading from the disk (load: 10 GB on disk). '
-        'Exit status 1 if a promise is broken.',
+        'its backbone and encoding the whole window (step: 4 GB on disk, up to 8 GB of memory, '
+        'some minutes); its loading (load: 10 GB on disk). Exit status 1 if a promise is broken.',
         epilog='example: mobile_vla bench drive guard latency',
     )
     parser.add_argument('--device', default='cpu', help='of step and load: cpu, cuda … (cpu)')

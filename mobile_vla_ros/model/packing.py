@@ -1,6 +1,9 @@
-"""Layers for driving: weights reordered once for the CPU, or stored in int8."""
+"""For driving: layers reordered once for the CPU or stored in int8, and pages of glibc's heap."""
 
-from collections.abc import Callable
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,6 +12,8 @@ from transformers import PreTrainedModel
 from mobile_vla_ros.model.weights import at_once
 
 INT8_MAX = 127
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+HEAP_BYTES = 1 << 25
 BLOCK_VALUES = 1 << 20  # that are converted to int8 at a time, and on a CPU from it
 
 
@@ -143,3 +148,29 @@ def quantise(model: PreTrainedModel) -> None:
     """
     _replace(model, Int8Linear, lambda _: True)
     model.set_input_embeddings(Int8Embedding(model.get_input_embeddings()))
+
+
+@contextlib.contextmanager
+def pages_of_their_own() -> Iterator[None]:
+    """
+    Let each tensor of 1 MB have its own pages, which go back as soon as it is replaced.
+
+    In one heap the holes between them would stay, up to a quarter of the weights. Afterwards
+    images and the like, up to 32 MB, are in the heap again, which keeps as much when it is free:
+    a page that goes back is zeroed when it is next used, many times in a step.
+    """
+    _glibc('mallopt', M_MMAP_THRESHOLD, 1 << 20)
+    try:
+        yield
+    finally:
+        _glibc('mallopt', M_MMAP_THRESHOLD, HEAP_BYTES)
+        _glibc('mallopt', M_TRIM_THRESHOLD, HEAP_BYTES)
+
+
+def give_back() -> None:
+    """Give back every free page of the heap."""
+    _glibc('malloc_trim', 0)
+
+
+def _glibc(name: str, *values: int) -> Any:
+    return getattr(ctypes.CDLL(None), name, lambda *_: None)(*values)

@@ -7,10 +7,9 @@ import numpy as np
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.model.device import PRECISIONS, check_precision, pick_precision
 from mobile_vla_ros.model.golden import read_golden
-from mobile_vla_ros.model.packing import pack
+from mobile_vla_ros.model.packing import pack, pages_of_their_own
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.golden_check import check_golden
-from mobile_vla_ros.runtime.heap import pages_of_their_own
 from mobile_vla_ros.runtime.own_policy import is_own, own_policy
 from mobile_vla_ros.runtime.policy import NOOP, NoOpPolicy, Policy
 from mobile_vla_ros.runtime.preflight import check_axes

@@ -1,12 +1,21 @@
-"""The policy protocol, and policies without a network; needs no torch."""
+"""
+The policy protocol, policies without a network, and reading the weights of others ahead.
 
+Needs no torch.
+"""
+
+import contextlib
+import os
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import psutil
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
+from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec, read_spec
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
@@ -14,6 +23,7 @@ from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
 NOOP = 'builtin:noop'
 NOOP_RATE_HZ, NOOP_CHUNK = 30.0, 30
 DEFAULT_SIDE = 224
+READ_BYTES = 1 << 24
 
 
 class Policy(Protocol):
@@ -80,3 +90,54 @@ class NoOpPolicy:
 
     def reset(self) -> None:
         """Do nothing: there is no state."""
+
+
+def read_ahead(policy: str, backbone: str = '') -> threading.Thread:
+    """
+    Begin to read the backbone of a policy, for `runtime.loading.load_policy` to find it in memory.
+
+    Where it lies must be known without a search, and it must fit into the free memory twice, once
+    for the load; else nothing is read, and what is wrong with it is for the load to say.
+
+    :param policy, backbone: as for `load_policy`.
+    :returns: the thread, for which nobody has to wait.
+    """
+
+    def run() -> None:
+        with contextlib.suppress(Exception):  # the load raises the same, for the operator
+            _read_once(_weight_files(policy, backbone))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def _weight_files(policy: str, backbone: str) -> list[Path]:
+    """Return the files with the weights of a policy's backbone; raise an exception if unknown."""
+    # Not imported before: the hub's library takes a while, in which torch is imported.
+    from mobile_vla_ros.model.backbone_files import (
+        download,
+        remembered_folders,
+        tensor_files,
+        weight_files,
+    )
+
+    ref = read_spec(policy).backbone
+    name, revision = (backbone, None) if backbone else (ref.id, ref.revision)
+    if ref.in_folder and not backbone:
+        folder = remembered_folders(ref.sha256)[0]
+    elif os.path.isdir(os.path.expanduser(name)):
+        folder = Path(name).expanduser()
+    else:
+        folder = download(name, revision, offline=True)
+    return tensor_files(weight_files(folder))
+
+
+def _read_once(files: Sequence[Path]) -> None:
+    if 2 * sum(path.stat().st_size for path in files) > psutil.virtual_memory().available:
+        return
+    block = bytearray(READ_BYTES)
+    for path in files:
+        with path.open('rb', buffering=0) as file:
+            while file.readinto(block):
+                pass

@@ -10,9 +10,9 @@ from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import tokenize, unknown_words
 from mobile_vla_ros.model.bundle import Bundle, load_bundle
+from mobile_vla_ros.model.packing import give_back
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.graphed_encoder import TEXT_TOKENS, GraphedEncoder
-from mobile_vla_ros.runtime.heap import give_back
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import BLANKS
 

@@ -118,7 +118,7 @@ def _write(folder: Path, kind: str) -> dict:
 def _load(folder: Path, device: str = 'cpu') -> dict:
     """Load the policy and propose once, as the inference node does after its start."""
     began = time.perf_counter()
-    from mobile_vla_ros.runtime.read_ahead import read_ahead
+    from mobile_vla_ros.runtime.policy import read_ahead
 
     read_ahead(str(folder / 'policy'))
     import torch

@@ -28,8 +28,8 @@ from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.startup import SWITCH_S
 from mobile_vla_ros.nodes.shared.topics import camera
 from mobile_vla_ros.runtime.own_policy import is_own
+from mobile_vla_ros.runtime.policy import read_ahead
 from mobile_vla_ros.runtime.preflight import check_camera_topic
-from mobile_vla_ros.runtime.read_ahead import read_ahead
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch

@@ -24,7 +24,7 @@ from mobile_vla_ros.model.backbone_files import weights_hash
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import BackboneRef, read_spec
-from mobile_vla_ros.runtime.read_ahead import read_ahead
+from mobile_vla_ros.runtime.policy import read_ahead
 
 WEIGHTS = 'model.safetensors'
 
@@ -185,7 +185,7 @@ def in_cache(hub):
 def test_what_a_policy_needs_is_read_ahead(policy, folder, tmp_path, monkeypatch):
     """Where a load found it before; an unknown place or too little memory is the load's affair."""
     read = []
-    monkeypatch.setattr('mobile_vla_ros.runtime.read_ahead._read', read.append)
+    monkeypatch.setattr('mobile_vla_ros.runtime.policy._read_once', read.append)
     read_ahead(str(policy)).join()
     assert read == []
     load_bundle(policy, backbone=str(folder))

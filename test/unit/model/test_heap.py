@@ -7,7 +7,7 @@ import pytest
 
 STEPS = """
 import resource, torch
-from mobile_vla_ros.runtime.heap import give_back, pages_of_their_own
+from mobile_vla_ros.model.packing import give_back, pages_of_their_own
 
 with pages_of_their_own():
     pass
