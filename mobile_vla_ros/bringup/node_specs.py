@@ -81,7 +81,9 @@ def sim_node(values: Mapping) -> NodeSpec:
     """Return the arena."""
     _, camera = _camera(values)
     parameters = {
-        **_given(values, 'suite', 'trial', 'stamped', 'real_time_factor', 'next_scene_after_s'),
+        **_given(
+            values, 'suite', 'trial', 'base', 'stamped', 'real_time_factor', 'next_scene_after_s'
+        ),
         'publish_clock': _sim_time(values),
         'use_sim_time': False,  # it publishes that time
     }

@@ -17,6 +17,7 @@ from mobile_vla_ros.errors import UserError
 
 # Drives in the arena by default; it comes with the package.
 ARENA_POLICY = 'builtin:demo'
+DIFF_POLICY = 'builtin:demo_diff'
 
 NAMESPACE = Argument('namespace', '', 'namespace of every node and topic')
 PARAMS_FILE = Argument('params_file', '', 'YAML file with your own parameters under the key /**')
@@ -62,6 +63,12 @@ CAMERA_TIME = (
 SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as in the parameter file)')
 HELD_OUT = replace(SUITE, default='unseen_layouts')  # layouts without training data
 ARENA = (
+    Argument(
+        'base',
+        '',
+        'base in the arena: omni, or diff, which cannot strafe (empty: as in the parameter file)',
+        choices=('omni', 'diff'),
+    ),
     Argument('trial', '', 'first scene of the suite (empty: as in the parameter file)', int),
     Argument(
         'real_time_factor',
@@ -140,7 +147,7 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
                 expected='the folder of a bundle',
                 remedy='add policy:=FOLDER; mobile_vla train writes one',
             )
-        values = {**values, 'policy': ARENA_POLICY}
+        values = {**values, 'policy': DIFF_POLICY if values['base'] == 'diff' else ARENA_POLICY}
     if values['shadow'] and values['dry_run']:
         raise UserError(
             'in a shadow drive somebody must drive',
@@ -201,7 +208,10 @@ DRIVE = Bringup(
     'Drive with a policy, through the guard.',
     (
         Argument(
-            'policy', '', f'bundle folder or module:Class (empty, in the arena: {ARENA_POLICY})'
+            'policy',
+            '',
+            f'bundle folder or module:Class (empty, in the arena: {ARENA_POLICY}, or '
+            f'{DIFF_POLICY} with base:=diff)',
         ),
         Argument('instruction', '', 'what to do, until one is published on the topic instruction'),
         Argument('device', '', 'auto, cpu, cuda or cuda:1 (empty: as in the parameter file)'),

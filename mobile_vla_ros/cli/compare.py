@@ -30,7 +30,7 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Drive and compare; return 130 after Ctrl-C."""
-    settings, names = scenes(args)
+    settings, names = scenes(args, args.policies)
     from mobile_vla_ros.report.builders import comparison
     from mobile_vla_ros.rollout.compare import drive, drivers, result
 

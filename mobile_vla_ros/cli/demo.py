@@ -22,6 +22,7 @@ def register(subparsers) -> None:
         epilog='example: mobile_vla demo --out runs/demo',
     )
     parser.add_argument('--out', type=Path, help='new folder (runs/demo_TIME)')
+    parser.add_argument('--base', choices=('omni', 'diff'), default='omni', help='of the robot')
     parser.add_argument('--takes', type=int, default=100, help='episodes to record (100)')
     parser.add_argument('--trials', type=int, default=30, help='trials of each suite (30)')
     parser.add_argument(
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             got=f'--takes {args.takes} --trials {args.trials} --live {args.live}',
             expected='at least 2 episodes, and 1 of each other',
         )
-    demo = Demo.prepare(args.out, args.speed)
+    demo = Demo.prepare(args.out, args.speed, args.base)
     seconds: dict[str, float] = {}
     with _timed(seconds, 'all'):
         with _timed(seconds, 'record'):

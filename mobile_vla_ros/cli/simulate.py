@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,10 @@ def add_scenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', action='store_true', help='print JSON')
 
 
-def scenes(args: argparse.Namespace, **other) -> 'tuple[Settings, list[str]]':
-    """Return the checked settings and the suites of `add_scenes`."""
+def scenes(
+    args: argparse.Namespace, policies: Sequence[str] = (), **other
+) -> 'tuple[Settings, list[str]]':
+    """Return the checked settings and the suites of `add_scenes`, for these policies."""
     from mobile_vla_ros.rollout.simulation import Settings, named
 
     settings = Settings(
@@ -83,7 +86,8 @@ def scenes(args: argparse.Namespace, **other) -> 'tuple[Settings, list[str]]':
         jobs=args.jobs,
     )
     settings.check()
-    return settings, named([] if args.suite == [ALL] else args.suite)
+    names = [] if args.suite == [ALL] else args.suite
+    return settings, named(names, *(policies or [settings.policy]))
 
 
 def stopped(out: Path | None) -> int:

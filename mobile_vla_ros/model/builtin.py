@@ -9,7 +9,10 @@ BACKBONES = {'builtin:tiny': ASSETS / 'tiny_backbone'}
 # The only backbone that is downloaded because a bundle names it.
 KNOWN_HUB = 'microsoft/kosmos-2-patch14-224'
 MAX_TARGET_BYTES = 4096
-POLICIES = {'builtin:demo': ASSETS / 'demo_policy'}
+POLICIES = {
+    'builtin:demo': ASSETS / 'demo_policy',
+    'builtin:demo_diff': ASSETS / 'demo_diff_policy',
+}
 
 
 def is_builtin(name: Path | str) -> bool:

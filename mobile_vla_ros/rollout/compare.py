@@ -8,14 +8,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mobile_vla_ros.rollout.drivers import read_policy
+from mobile_vla_ros.rollout.drivers import EXPERT, read_policy
 from mobile_vla_ros.rollout.paired import holm, mean_interval, rate_interval, sign_test
 from mobile_vla_ros.rollout.simulation import Settings, Simulation
 from mobile_vla_ros.rollout.trials import Trial, mean_of, spl, summarise
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.types import BLANKS
 
-EXPERT = 'expert'
 ALPHA = 0.05
 
 

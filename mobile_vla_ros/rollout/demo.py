@@ -14,6 +14,8 @@ from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import refuse_full
 from mobile_vla_ros.rollout.live import SPEEDS, drive_live, run_trials, successes
+from mobile_vla_ros.sim.scene import DIFF, OMNI
+from mobile_vla_ros.sim.suites import for_base, scene
 
 TRAIN_CONFIG = 'train_demo.yaml'
 # The expert errs a little, so that the episodes show how to recover.
@@ -30,10 +32,11 @@ SUITES = ('unseen_layouts', 'unseen_pairs', 'unseen_wording', 'swap')
 # Only a driver that sees and follows the instruction succeeds here: the controls drive these.
 CONTROL_SUITES = ('swap',)
 WORKERS = 2
+AXES = {OMNI: ('linear_x', 'linear_y'), DIFF: ('linear_x', 'angular_z')}
 
 # A driver, its suites, and its options of `mobile_vla simulate`.
 Job = tuple[str, Sequence[str], list[str]]
-# Driver -> suite -> what `mobile_vla simulate --json` prints.
+# Driver -> suite, by its name without a base -> what `mobile_vla simulate --json` prints.
 Results = dict[str, dict[str, dict]]
 
 
@@ -44,14 +47,16 @@ class Demo:
 
     :param env: added to the environment of the nodes.
     :param speed: the arena's time against real time while recording.
+    :param base: of the robot: ``omni`` or ``diff``.
     """
 
     out: Path
     env: dict[str, str]
     speed: float
+    base: str
 
     @classmethod
-    def prepare(cls, out: Path | None, speed: float) -> 'Demo':
+    def prepare(cls, out: Path | None, speed: float, base: str) -> 'Demo':
         """
         Check the settings and the machine, and make the folder.
 
@@ -64,16 +69,15 @@ class Demo:
                 'speed out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
             )
         from mobile_vla_ros.sim.arena import Arena
-        from mobile_vla_ros.sim.suites import scene
 
         arena = Arena()
-        arena.reset(scene(LIVE_SUITE, 0))
+        arena.reset(scene(for_base(LIVE_SUITE, base), 0))
         arena.render()
         arena.close()
         out = out or Path('runs') / time.strftime('demo_%Y%m%dT%H%M%SZ', time.gmtime())
         refuse_full(out)
         out.mkdir(parents=True, exist_ok=True)
-        return cls(out.resolve(), isolated(), speed)
+        return cls(out.resolve(), isolated(), speed, base)
 
     @property
     def episodes(self) -> Path:
@@ -102,7 +106,7 @@ class Demo:
             nodes = RECORD.nodes(
                 sim=True,
                 console=False,
-                suite=suite,
+                suite=for_base(suite, self.base),
                 data_dir=str(self.episodes),
                 operator='expert',
                 robot='arena',
@@ -113,7 +117,7 @@ class Demo:
                 nodes,
                 share,
                 f'record {suite}',
-                suite=suite,
+                suite=for_base(suite, self.base),
                 env=self.env,
                 log=self.out / 'log' / f'record_{suite}',
                 runner={'expert': True, 'wobble': WOBBLE_MPS, 'hold_s': HOLD_S},
@@ -165,6 +169,8 @@ class Demo:
         done = _mobile_vla(
             'train',
             *(str(part) for item in arguments.items() for part in item),
+            '--axes',
+            *AXES[self.base],
             threads=threads,
             capture=quiet,
         )
@@ -190,7 +196,7 @@ class Demo:
         """Drive scenes through the live nodes; return as ``rollout.live.drive_live``."""
         return drive_live(
             policy=policy,
-            suite=LIVE_SUITE,
+            suite=for_base(LIVE_SUITE, self.base),
             first=0,
             count=scenes,
             speed=self.drive_speed,
@@ -229,7 +235,8 @@ def drive_jobs(jobs: Sequence[Job], trials: int, out: Path) -> Results:
         if done.returncode:
             raise UserError(f'the drives stopped ({name})', got=done.stderr.strip())
         result = json.loads(done.stdout)
-        return name, result.get('suites') or {result['suite']: result}
+        driven = result.get('suites') or {result['suite']: result}
+        return name, dict(zip(suites, driven.values(), strict=True))
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return dict(tqdm(pool.map(drive, jobs), total=len(jobs), desc='drive', unit='driver'))

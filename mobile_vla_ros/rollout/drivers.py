@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
     from mobile_vla_ros.sim.arena import Arena
 
 CONTROLS = (*filter(None, BLANKS), 'zero', 'mean_action')
+EXPERT = 'expert'  # among the names of policies
 ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 

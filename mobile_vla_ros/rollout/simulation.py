@@ -9,12 +9,13 @@ from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import make_folder
-from mobile_vla_ros.rollout.drivers import Timed, fingerprint, make_driver, read_policy
+from mobile_vla_ros.rollout.drivers import EXPERT, Timed, fingerprint, make_driver, read_policy
 from mobile_vla_ros.rollout.jobs import Jobs, automatic
 from mobile_vla_ros.rollout.trial_log import TrialLog
 from mobile_vla_ros.rollout.trials import Trial, live_drive, run_trial, scenes_of
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.scene import DIFF, OMNI
 
 # The live nodes are restarted after this many trials; finished batches are kept.
 LIVE_BATCH = 20
@@ -104,14 +105,22 @@ class Settings:
         return f'{self.policy}{control}' + (', live over ROS' if self.live else '')
 
 
-def named(names: Sequence[str]) -> list[str]:
+def named(names: Sequence[str], *policies: Path | str | None) -> list[str]:
     """
     Return each suite once; without names, every suite meant for measuring.
 
-    :raises UserError: for an unknown suite.
+    :param policies: those that will drive, None for the expert; if none of them has linear_y, the
+        scenes are those of a differential base.
+    :raises UserError: for an unknown suite, or an unsuitable policy.
     """
+    driving = [read_policy(one).actions.axes for one in policies if one and one != EXPERT]
+    base = DIFF if driving and not any('linear_y' in axes for axes in driving) else OMNI
     if not names:
-        return [name for name, suite in suites.SUITES.items() if suite.yardstick]
+        names = [
+            name for name, suite in suites.SUITES.items() if suite.yardstick and suite.base == base
+        ]
+    if base == DIFF:
+        names = [suites.for_base(name, base) for name in names]
     for name in names:
         suites.scene(name, 0)
     return list(dict.fromkeys(names))

@@ -1,14 +1,14 @@
 """The arena: trials of scenes, with a camera and a judge."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim.camera import Camera
-from mobile_vla_ros.sim.scene import BASE_RADIUS_M, BESIDE, PASS, STOP, Scene
-from mobile_vla_ros.sim.world import BaseLimits, World
+from mobile_vla_ros.sim.scene import BASE_RADIUS_M, BESIDE, DIFF, PASS, STOP, Scene
+from mobile_vla_ros.sim.world import DIFF_LIMITS, BaseLimits, World
 from mobile_vla_ros.types import NANOSECONDS
 
 RUNNING, SUCCESS = 'running', 'success'
@@ -86,6 +86,7 @@ class Arena:
 
     :param width: of the image, pixels.
     :param height: of the image, pixels.
+    :param limits: of the base; a differential one has its own, and at most this speed.
     """
 
     def __init__(
@@ -111,7 +112,10 @@ class Arena:
 
     def reset(self, scene: Scene) -> None:
         """Build a scene, with the base at its start and as fast as it begins; time is 0."""
-        world = World(scene, self.limits, self.width, self.height)
+        limits = self.limits
+        if scene.base == DIFF:
+            limits = replace(DIFF_LIMITS, planar=min(DIFF_LIMITS.planar, limits.planar))
+        world = World(scene, limits, self.width, self.height)
         size = self.width * self.height * 3 + NOISE_RESERVE
         noise = np.random.default_rng([scene.seed, 2]).normal(0, scene.appearance.noise, size)
         self._trial = _Trial(world, np.rint(noise).astype(np.int16), world.nearest_gap())

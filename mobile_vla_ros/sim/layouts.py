@@ -13,11 +13,14 @@ from mobile_vla_ros.sim.scene import (
     BESIDE_BEFORE_M,
     CAMERA_AHEAD_M,
     COLOURS,
+    DIFF,
     GO_TO,
     KINDS,
     OF_TWO,
+    OMNI,
     PAIRS,
     PASS,
+    PASSING_GAP_M,
     STOP,
     Pair,
     Scene,
@@ -39,6 +42,11 @@ HALF_WIDTH_M = 1.15
 # From clutter to where the base stands; episodes begin up to 0.2 m nearer to it.
 CLUTTER_GAP_M = 0.5
 MAX_DRAWS = 10_000
+# A differential base begins this much farther before an obstacle, passes it at most this far off
+# the middle of the room, and needs this room beside its straight path.
+DIFF_BEFORE_M = 0.45
+DIFF_ASIDE_M = 0.66
+DIFF_GAP_M = 0.08
 
 
 def draw_scene(
@@ -49,6 +57,7 @@ def draw_scene(
     targets: Sequence[Pair] | None = None,
     unseen_wording: bool = False,
     slip: float = 0.0,
+    base: str = OMNI,
 ) -> Scene:
     """
     Draw a scene and its task.
@@ -60,14 +69,22 @@ def draw_scene(
     :param pairs: the (colour, shape) pairs of the objects.
     :param targets: the pairs of the target (default: ``pairs``).
     :param unseen_wording: use sentences that no episode has.
+    :param base: ``omni`` or ``diff``. A differential base reaches every object in a straight line,
+        and is never to stop beside one, where its camera would not see it.
     """
     rng = np.random.default_rng(seed)
     drawn = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     kind = kind or drawn
+    if base == DIFF and kind == BESIDE:
+        kind = GO_TO
     for _ in range(MAX_DRAWS):
         start = (rng.uniform(-0.1, 0.1), rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1))
+        if base == DIFF and kind == PASS:
+            start = (start[0] - DIFF_BEFORE_M, *start[1:])
         layout = _LAYOUTS[kind](rng, _Names(rng, pairs, targets or pairs))
-        if layout and _in_view(layout[0], start, hidden=layout[1].obstacles):
+        if not layout or not _in_view(layout[0], start, hidden=layout[1].obstacles):
+            continue
+        if base == OMNI or _suits_differential(*layout, start):
             break
     else:
         raise RuntimeError(f'no layout to {kind} found for seed {seed}')
@@ -78,7 +95,7 @@ def draw_scene(
     if kind == STOP:
         # In the middle of a drive, when the instruction arrives.
         start = (start[0] + rng.uniform(0.0, 0.9), start[1], start[2])
-        velocity = (rng.uniform(0.15, 0.45), rng.uniform(-0.25, 0.25))
+        velocity = (rng.uniform(0.15, 0.45), rng.uniform(-0.25, 0.25) * (base == OMNI))
     return Scene(
         seed=seed,
         objects=tuple(objects),
@@ -89,6 +106,7 @@ def draw_scene(
         clutter=tuple(clutter),
         start_velocity=velocity,
         slip=slip,
+        base=base,
     )
 
 
@@ -116,7 +134,10 @@ def begin_near(scene: Scene) -> Scene:
             break
     else:
         raise RuntimeError(f'no room before the target of seed {scene.seed}')
-    return replace(scene, start=(float(x), float(y), float(rng.uniform(-0.1, 0.1))))
+    yaw = rng.uniform(-0.1, 0.1)
+    if scene.base == DIFF and scene.task.kind != PASS:  # it shows how to turn to it
+        yaw = math.atan2(scene.goal.y - y, scene.goal.x - x) + 4 * yaw
+    return replace(scene, start=(float(x), float(y), float(yaw)))
 
 
 def other_instruction(scene: Scene) -> Scene:
@@ -313,6 +334,25 @@ def _is_out_of_the_way(thing: SceneObject, objects: Sequence[SceneObject], task:
         > thing.reach + BASE_RADIUS_M + CLUTTER_GAP_M
         for aside in (beside_offset(goal), -beside_offset(goal))
     )
+
+
+def _suits_differential(
+    objects: Sequence[SceneObject], task: Task, start: tuple[float, float, float]
+) -> bool:
+    """Return whether a base that cannot strafe drives every task of the scene with a free path."""
+    x, y, _ = start
+    if task.kind == PASS:
+        passed = [objects[i] for i in task.obstacles]
+        room = max(abs(thing.y) + thing.radius for thing in passed) + BASE_RADIUS_M
+        return room + PASSING_GAP_M <= DIFF_ASIDE_M
+    for goal, other in itertools.permutations(objects, 2):
+        dx, dy = goal.x - x, goal.y - y
+        length = math.hypot(dx, dy)
+        along = ((other.x - x) * dx + (other.y - y) * dy) / length
+        across = abs((other.y - y) * dx - (other.x - x) * dy) / length
+        if along < length and across < other.reach + BASE_RADIUS_M + DIFF_GAP_M:
+            return False
+    return True
 
 
 def _in_view(

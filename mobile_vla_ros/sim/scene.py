@@ -23,6 +23,9 @@ PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape 
 GO_TO, OF_TWO, BESIDE, PASS, STOP = 'go_to', 'of_two', 'beside', 'pass', 'stop'
 KINDS = {GO_TO: 0.48, OF_TWO: 0.14, BESIDE: 0.14, PASS: 0.16, STOP: 0.08}
 
+# The bases: one that also drives sideways, and one with two driven wheels and a caster.
+OMNI, DIFF = 'omni', 'diff'
+
 PATTERNS = ('flat', 'checker', 'gradient')
 
 BASE_RADIUS_M = 0.18
@@ -151,6 +154,7 @@ class Scene:
     :param start_velocity: vx, vy (m/s) in the base's axes at the beginning.
     :param slip: standard deviation of the slow drift of the wheels over the floor, m/s. The drift
         is not in the commands, so an expert's episodes show how to recover from it.
+    :param base: ``omni``, or ``diff``, which does not follow linear_y.
     """
 
     seed: int
@@ -163,6 +167,7 @@ class Scene:
     start_velocity: tuple[float, float] = (0.0, 0.0)
     slip: float = 0.0
     disturbance: Disturbance = Disturbance()
+    base: str = OMNI
 
     @property
     def goal(self) -> SceneObject | None:

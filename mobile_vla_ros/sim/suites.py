@@ -9,9 +9,11 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.sim.layouts import begin_near, draw_scene, other_instruction
 from mobile_vla_ros.sim.scene import (
     BESIDE,
+    DIFF,
     GO_TO,
     KINDS,
     OF_TWO,
+    OMNI,
     PAIRS,
     PASS,
     STOP,
@@ -70,53 +72,56 @@ class Suite:
     One family of scenes.
 
     :param block: its block of seeds; no two suites share one, except `seen` and `train`.
-    :param make: makes the scene of a seed.
+    :param make: makes the scene of a seed for a base.
     :param drives: scenes per trial, all of which must succeed.
     :param yardstick: whether it measures a policy.
+    :param base: of its scenes, ``omni`` or ``diff``.
     """
 
     block: int
     about: str
-    make: Callable[[int], Scene]
+    make: Callable[[int, str], Scene]
     drives: int = 1
     yardstick: bool = True
+    base: str = OMNI
 
 
-def _taught(seed: int) -> Scene:
-    return draw_scene(seed, pairs=TAUGHT_PAIRS)
+def _taught(seed: int, base: str) -> Scene:
+    return draw_scene(seed, pairs=TAUGHT_PAIRS, base=base)
 
 
-def _train(seed: int) -> Scene:
+def _train(seed: int, base: str) -> Scene:
     return draw_scene(
         seed,
         LESSONS[seed % len(LESSONS)],
         pairs=TAUGHT_PAIRS,
         slip=0.06 * (seed // len(LESSONS) % 2),
+        base=base,
     )
 
 
-def _near(seed: int) -> Scene:
+def _near(seed: int, base: str) -> Scene:
     kind = (GO_TO, PASS, OF_TWO, PASS, BESIDE)[seed % 5]
-    return begin_near(draw_scene(seed, kind, pairs=TAUGHT_PAIRS))
+    return begin_near(draw_scene(seed, kind, pairs=TAUGHT_PAIRS, base=base))
 
 
-def _pictures(seed: int) -> Scene:
-    return draw_scene(seed, tuple(KINDS)[seed % 4])
+def _pictures(seed: int, base: str) -> Scene:
+    return draw_scene(seed, tuple(KINDS)[seed % 4], base=base)
 
 
-def _unseen_pairs(seed: int) -> Scene:
-    scene = draw_scene(seed, targets=HELD_OUT_PAIRS)
+def _unseen_pairs(seed: int, base: str) -> Scene:
+    scene = draw_scene(seed, targets=HELD_OUT_PAIRS, base=base)
     if scene.task.kind == STOP:  # names no object
-        scene = draw_scene(seed, GO_TO, targets=HELD_OUT_PAIRS)
+        scene = draw_scene(seed, GO_TO, targets=HELD_OUT_PAIRS, base=base)
     return scene
 
 
-def _swap(seed: int) -> Scene:
-    scene = _taught(seed - seed % 2)
+def _swap(seed: int, base: str) -> Scene:
+    scene = _taught(seed - seed % 2, base)
     return other_instruction(scene) if seed % 2 else scene
 
 
-def _disturbed(seed: int) -> Scene:
+def _disturbed(seed: int, base: str) -> Scene:
     rng = np.random.default_rng([seed, 7])
     pushes: list[tuple[float, float, float]] = []
     for begin in (rng.uniform(0.5, 2.0), rng.uniform(2.5, 4.5)):
@@ -125,10 +130,11 @@ def _disturbed(seed: int) -> Scene:
         pushes.append(
             (float(begin), float(speed * np.cos(direction)), float(speed * np.sin(direction)))
         )
-    return replace(_taught(seed), disturbance=Disturbance(tuple(pushes), drop=0.05, late=0.1))
+    disturbance = Disturbance(tuple(pushes), drop=0.05, late=0.1)
+    return replace(_taught(seed, base), disturbance=disturbance)
 
 
-SUITES = {
+_OMNI_SUITES = {
     'train': Suite(
         0,
         'episodes to learn from; the wheels slip a little in every other twenty',
@@ -145,7 +151,9 @@ SUITES = {
         3, 'episodes that begin near the end, some of them beyond it', _near, yardstick=False
     ),
     'seen': Suite(
-        0, "the episodes' own scenes, driven again", lambda seed: _train(seed % SEEN_SCENES)
+        0,
+        "the episodes' own scenes, driven again",
+        lambda seed, base: _train(seed % SEEN_SCENES, base),
     ),
     'unseen_layouts': Suite(2, 'the same kind of scenes, none of them in the episodes', _taught),
     'unseen_pairs': Suite(
@@ -154,7 +162,7 @@ SUITES = {
     'unseen_wording': Suite(
         5,
         'instructions in sentences that no episode has',
-        lambda seed: draw_scene(seed, pairs=TAUGHT_PAIRS, unseen_wording=True),
+        lambda seed, base: draw_scene(seed, pairs=TAUGHT_PAIRS, unseen_wording=True, base=base),
     ),
     'swap': Suite(
         6,
@@ -164,6 +172,19 @@ SUITES = {
     ),
     'disturbed': Suite(7, 'pushes off course, lost and late frames', _disturbed),
 }
+
+
+# The same for a base that cannot strafe, with seeds of its own.
+DIFF_PREFIX = 'diff_'
+SUITES = _OMNI_SUITES | {
+    DIFF_PREFIX + name: replace(suite, block=suite.block + len(_OMNI_SUITES), base=DIFF)
+    for name, suite in _OMNI_SUITES.items()
+}
+
+
+def for_base(suite: str, base: str) -> str:
+    """Return the name of a suite's scenes for a base, ``omni`` or ``diff``."""
+    return DIFF_PREFIX * (base == DIFF) + suite.removeprefix(DIFF_PREFIX)
 
 
 def scene(suite: str, index: int) -> Scene:
@@ -183,4 +204,5 @@ def scene(suite: str, index: int) -> Scene:
         raise UserError(
             'no such trial in a suite', got=index, expected=f'0 to {SEEDS_PER_SUITE - 1}'
         )
-    return SUITES[suite].make(SUITES[suite].block * SEEDS_PER_SUITE + index)
+    drawn = SUITES[suite]
+    return drawn.make(drawn.block * SEEDS_PER_SUITE + index, drawn.base)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobile_vla_ros.sim.camera import load_mujoco
-from mobile_vla_ros.sim.scene import CAMERA_AHEAD_M, Scene, SceneObject
+from mobile_vla_ros.sim.scene import CAMERA_AHEAD_M, DIFF, Scene, SceneObject
 from mobile_vla_ros.types import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ class BaseLimits:
     lag_s: float = 0.1
 
 
+# A TurtleBot 4: its base, the Create 3, does 0.46 m/s, 1.9 rad/s and 0.9 m/s².
+# Source: iRobot Create 3 documentation, "Drive goals" and "Odometry and TF".
+DIFF_LIMITS = BaseLimits(planar=0.46, turn=1.9, planar_acceleration=0.9)
+# The caster swivels within about this way of the floor under it; until then the wheels follow a
+# command this many times as slowly.
+CASTER_TRAIL_M = 0.04
+CASTER_LAG = 3.0
+# Of the caster, behind the axle.
+CASTER_BEHIND_M = 0.12
+
+
 class World:
     """
     One scene with its base, at the scene's start and as fast as the scene begins.
@@ -55,6 +66,7 @@ class World:
         self.pose = np.array(scene.start, dtype=np.float64)
         self.velocity = np.array([*scene.start_velocity, 0.0])
         self._limits = limits
+        self._caster = math.pi  # where it points: it trails behind
         self._base: int = self.model.geom('base').id
         self._slip = np.zeros(2)
         self._rng = np.random.default_rng([scene.seed, 1])
@@ -87,10 +99,14 @@ class World:
         :param dt: length of the step, seconds.
         """
         limits = self._limits
+        lag_s = limits.lag_s
+        if self.scene.base == DIFF:
+            wanted = wanted * (1, 0, 1)
+            lag_s *= self._caster_lag(dt)
         wanted = np.append(
             _shorten(wanted[:2], limits.planar), np.clip(wanted[2], -limits.turn, limits.turn)
         )
-        change = (wanted - self.velocity) * (1 - math.exp(-dt / limits.lag_s))
+        change = (wanted - self.velocity) * (1 - math.exp(-dt / lag_s))
         self.velocity[:2] += _shorten(change[:2], limits.planar_acceleration * dt)
         self.velocity[2] += np.clip(
             change[2], -limits.turn_acceleration * dt, limits.turn_acceleration * dt
@@ -114,6 +130,14 @@ class World:
             ]
         )
         self.place()
+
+    def _caster_lag(self, dt: float) -> float:
+        """Let the caster swivel; return the factor by which the wheels follow more slowly."""
+        ahead, left = self.velocity[0], -CASTER_BEHIND_M * self.velocity[2]
+        off = math.remainder(math.atan2(left, ahead) + math.pi - self._caster, math.tau)
+        swivelled = 1 - math.exp(-math.hypot(ahead, left) * dt / CASTER_TRAIL_M)
+        self._caster += off * swivelled
+        return 1 + (CASTER_LAG - 1) * (1 - math.cos(off)) / 2
 
     def gap(self, index: int) -> float:
         """Return metres from the base's surface to that of an object."""

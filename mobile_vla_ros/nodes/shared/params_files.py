@@ -39,7 +39,7 @@ NODE_PARAMETERS: Mapping[str, frozenset[str]] = {
         'teleop': 'joy_axes joy_deadzone joy_discard_button joy_enable_button '
         'joy_failure_button joy_resume_button joy_scale joy_start_button joy_stop_button '
         'joy_success_button max_angular_radps max_linear_mps terminal_required throttle',
-        'sim': 'base_speed_mps camera_rate_hz command_timeout_s height jpeg_quality '
+        'sim': 'base base_speed_mps camera_rate_hz command_timeout_s height jpeg_quality '
         'next_scene_after_s paused publish_clock real_time_factor stamped suite trial '
         'trial_timeout_s width',
         'joy_node': 'autorepeat_rate coalesce_interval_ms deadzone device_id device_name '

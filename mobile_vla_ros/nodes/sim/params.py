@@ -8,7 +8,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Judge
-from mobile_vla_ros.sim.scene import KINDS
+from mobile_vla_ros.sim.scene import DIFF, KINDS, OMNI
 from mobile_vla_ros.sim.world import BaseLimits
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -119,8 +119,12 @@ def sim_controls(node: Node) -> SimControls:
     :raises UserError: when one has the wrong type or is out of range.
     """
     names = ', '.join(suites.SUITES)
+    suite = declare(node, 'suite', 'train', f'family of scenes: {names}', read_only=False)
+    base = declare(node, 'base', OMNI, f'{OMNI}, or {DIFF}, which cannot strafe')
+    if base not in (OMNI, DIFF):
+        raise UserError('unknown base', got=repr(base), expected=f'{OMNI} or {DIFF}')
     return SimControls(
-        suite=declare(node, 'suite', 'train', f'family of scenes: {names}', read_only=False),
+        suite=suites.for_base(suite, base) if base == DIFF else suite,
         trial=declare(
             node,
             'trial',
