@@ -310,3 +310,22 @@ def test_it_ends_without_output_on_ctrl_c(nodes, client):
     assert process.stop() == 0
     assert 'Error' not in process.output
     assert 'Exception' not in process.output
+
+
+def test_a_differential_base_turns_but_never_strafes(nodes, client):
+    """Its scenes are those for its kind; of a command with linear_y it does the turn alone."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    odometry = client.subscribe('odom', Odometry)
+    params = {'suite': 'unseen_layouts', 'base': 'diff', 'width': 96, 'height': 96}
+    nodes.start('sim_node', params=params)
+    client.wait_for(lambda: len(status) and len(odometry), TIMEOUT_S, 'the arena')
+    assert status_values(status.last)['suite'] == 'diff_unseen_layouts'
+    first = odometry.last.pose.pose
+    with client.stream('cmd_vel', lambda: twist_message(0.0, 0.4, 0.5), rate_hz=20):
+        client.wait_for(
+            lambda: abs(odometry.last.pose.pose.orientation.z - first.orientation.z) > 0.1,
+            TIMEOUT_S,
+            'a turn',
+        )
+    last = odometry.last.pose.pose.position
+    assert (last.x, last.y) == (first.position.x, first.position.y)

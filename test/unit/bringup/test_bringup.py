@@ -114,6 +114,16 @@ def test_the_shipped_policy_drives_the_arena_by_default():
     assert by_name(DRIVE.nodes(sim=True, policy='p'))['inference'].parameters['policy'] == 'p'
 
 
+def test_a_differential_base_in_the_arena_has_its_own_policy():
+    """`base:=diff` reaches the arena, and chooses the policy unless one is given."""
+    nodes = by_name(DRIVE.nodes(sim=True, base='diff'))
+    assert nodes['sim'].parameters['base'] == 'diff'
+    assert nodes['inference'].parameters['policy'] == 'builtin:demo_diff'
+    given = by_name(DRIVE.nodes(sim=True, base='diff', policy='p'))
+    assert given['inference'].parameters['policy'] == 'p'
+    assert 'base' not in by_name(DRIVE.nodes(sim=True))['sim'].parameters
+
+
 def plant(tmp_path, monkeypatch, code: str = '') -> None:
     """Install a ROS package ``joy`` whose joy_node is the test's script."""
     (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -17,6 +18,8 @@ from browser import dump_dom, needs_chromium
 from changed_policies import changed_policy
 from command_line import assert_refused_without_gl, run_main
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.model.builtin import POLICIES
+from mobile_vla_ros.rollout.simulation import named
 from mobile_vla_ros.sim import suites
 
 
@@ -430,3 +433,15 @@ def test_live_drives_are_summarised_the_same_way(tmp_path, capsys, monkeypatch):
         capsys, '--ros', '--suite', 'swap', '--trials', 5, '--seed', 2, '--out', tmp_path / 'out'
     )
     assert (given['first'], given['count']) == (12, 2), 'it continues after the existing trials'
+
+
+def test_a_policy_without_linear_y_gets_the_scenes_of_a_differential_base(tmp_path, capsys):
+    """By the names of the suites without a base, and by `all`; an expert drives what is named."""
+    turning = changed_policy(
+        POLICIES['builtin:demo'], tmp_path / 'policy', actions={'axes': ['linear_x', 'angular_z']}
+    )
+    assert named(['unseen_layouts', 'diff_swap'], turning) == ['diff_unseen_layouts', 'diff_swap']
+    assert {suites.SUITES[name].base for name in named([], turning)} == {'diff'}
+    assert named(['unseen_layouts'], Path('builtin:demo')) == ['unseen_layouts']
+    result = simulate(capsys, '--suite', 'diff_swap', '--trials', 2)
+    assert (result['suite'], result['success_rate']) == ('diff_swap', 1.0)
