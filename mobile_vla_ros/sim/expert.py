@@ -21,9 +21,11 @@ WOBBLE_PERIOD_S = 0.7
 # Distance past the middle of an obstacle before turning in.
 PAST_M = 0.45
 # The same for a differential base, which turns in while it drives on; how far ahead of itself it
-# aims beside an obstacle; and where it is turned to its goal well enough, radians.
-DIFF_PAST_M = 0.1
-DIFF_AHEAD_M = 0.5
+# aims beside an obstacle, so that its camera always sees the goal; how far beyond the path beside
+# it; and where it is turned to its goal well enough, radians.
+DIFF_PAST_M = 0.25
+DIFF_AHEAD_M = 1.2
+DIFF_BEYOND_M = 0.1
 TURNED_RAD = 0.06
 
 
@@ -84,11 +86,11 @@ class Expert:
         scene, goal = self.scene, self.scene.goal
         assert goal is not None, 'a task to stop has no goal'
         place, before = (goal.x, goal.y), goal.radius + BASE_RADIUS_M + STOP_GAP_M
-        if scene.task.kind == PASS:
-            beside = scene.objects[scene.task.obstacles[0]].x
-            if pose[0] < beside + DIFF_PAST_M:
-                place = max(beside, pose[0] + DIFF_AHEAD_M), passing_line(scene)
-                before = -math.inf
+        passed = [scene.objects[i].x + DIFF_PAST_M for i in scene.task.obstacles]
+        if passed and pose[0] < passed[0]:
+            line = passing_line(scene)
+            place = pose[0] + DIFF_AHEAD_M, line + math.copysign(DIFF_BEYOND_M, line)
+            before = -math.inf
         ahead, aside = _in_base_axes(pose, place)
         off, left = math.atan2(aside, ahead), math.hypot(ahead, aside) - before
         if abs(left) < ARRIVED_M and abs(off) < TURNED_RAD:

@@ -42,9 +42,10 @@ HALF_WIDTH_M = 1.15
 # From clutter to where the base stands; episodes begin up to 0.2 m nearer to it.
 CLUTTER_GAP_M = 0.5
 MAX_DRAWS = 10_000
-# A differential base begins this much farther before an obstacle, passes it at most this far off
-# the middle of the room, and needs this room beside its straight path.
-DIFF_BEFORE_M = 0.45
+# A differential base begins this much farther before an obstacle, which is at least this far from
+# it, passes it at most this far off the middle of the room, and needs this room beside its path.
+DIFF_BEFORE_M = 0.85
+DIFF_WAY_M = 2.1
 DIFF_ASIDE_M = 0.66
 DIFF_GAP_M = 0.08
 
@@ -344,7 +345,7 @@ def _suits_differential(
     if task.kind == PASS:
         passed = [objects[i] for i in task.obstacles]
         room = max(abs(thing.y) + thing.radius for thing in passed) + BASE_RADIUS_M
-        return room + PASSING_GAP_M <= DIFF_ASIDE_M
+        return room + PASSING_GAP_M <= DIFF_ASIDE_M and passed[0].x - x >= DIFF_WAY_M
     for goal, other in itertools.permutations(objects, 2):
         dx, dy = goal.x - x, goal.y - y
         length = math.hypot(dx, dy)
