@@ -1,4 +1,4 @@
-"""builtin:demo, the shipped policy, uses the image and the instruction."""
+"""The shipped policies use the image and the instruction."""
 
 import numpy as np
 import pytest
@@ -14,18 +14,19 @@ from mobile_vla_ros.sim.expert import Expert
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
 NAME = 'builtin:demo'
+# Policy → the suite of its base, and the column of the axis by which it turns to an object.
+SHIPPED = {NAME: ('swap', 1), 'builtin:demo_diff': ('diff_swap', 5)}
 
 
-@pytest.fixture(scope='module')
-def windows():
-    """For 12 pairs of `swap`: the first four frames and both instructions."""
+def drawn(name: str, count: int):
+    """For some pairs of `swap`: the first frames, both instructions, and the expert's twists."""
     arena = Arena()
     found = []
-    spec = read_spec(NAME)
+    spec, suite = read_spec(name), SHIPPED[name][0]
     period_ns = round(NANOSECONDS / spec.rate_hz)
     number = 0
-    while len(found) < 12:
-        one, other = (suites.scene('swap', 2 * number + place) for place in (0, 1))
+    while len(found) < count:
+        one, other = (suites.scene(suite, 2 * number + place) for place in (0, 1))
         number += 1
         if 'stop' in (one.task.kind, other.task.kind):
             continue
@@ -43,14 +44,20 @@ def windows():
     return found
 
 
-def planned(policy: VlaPolicy, windows) -> np.ndarray:
-    """Return the mean of each plan in m/s: (12, 2 instructions, 2 axes)."""
+@pytest.fixture(scope='module')
+def windows():
+    """Those of 12 pairs."""
+    return drawn(NAME, 12)
+
+
+def planned(policy: VlaPolicy, windows, aside: int = 1) -> np.ndarray:
+    """Return the mean of each plan: (pairs, 2 instructions, ahead and aside), m/s or rad/s."""
     plans = []
     for frames, instructions, _ in windows:
         row = []
         for text in instructions:
             policy.reset()
-            row.append(policy.infer(frames, text).twists[:, :2].mean(0))
+            row.append(policy.infer(frames, text).twists[:, [0, aside]].mean(0))
         plans.append(row)
     return np.array(plans)
 
@@ -62,18 +69,31 @@ def plans(windows):
     return planned(VlaPolicy.load(NAME), windows)
 
 
-def test_it_fits_the_shipped_backbone():
+@pytest.mark.parametrize('name', SHIPPED)
+def test_it_fits_the_shipped_backbone(name):
     """A new backbone needs a new policy."""
-    spec = read_spec(NAME)
+    spec = read_spec(name)
     assert spec.backbone.id == 'builtin:tiny'
     assert spec.backbone.sha256 == sha256(BACKBONES['builtin:tiny'] / 'model.safetensors')
     assert not spec.blank
-    assert sum(file.stat().st_size for file in POLICIES[NAME].rglob('*')) < 12e6
+    assert sum(file.stat().st_size for file in POLICIES[name].rglob('*')) < 12e6
 
 
 def test_it_turns_as_instructed(windows, plans):
     """With the other instruction for the same images, the plan changes sides like the expert's."""
-    expected = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
+    assert_turns(windows, plans, 1)
+
+
+def test_a_differential_base_turns_as_instructed():
+    """By its angle, which no command of the other policy has."""
+    windows = drawn('builtin:demo_diff', 10)
+    policy = VlaPolicy.load('builtin:demo_diff')
+    assert list(policy.spec.actions.axes) == ['linear_x', 'angular_z']
+    assert_turns(windows, planned(policy, windows, 5), 5)
+
+
+def assert_turns(windows, plans, aside):
+    expected = np.array([[expert[aside] for expert in experts] for _, _, experts in windows])
     apart = np.abs(expected[:, 0] - expected[:, 1]) > 0.15
     assert apart.sum() >= 6
     moved = plans[:, 0, 1] - plans[:, 1, 1]
