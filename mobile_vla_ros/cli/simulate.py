@@ -87,7 +87,7 @@ def scenes(
     )
     settings.check()
     names = [] if args.suite == [ALL] else args.suite
-    return settings, named(names, *(policies or [settings.policy]))
+    return settings, named(names, settings.policy, *policies)
 
 
 def stopped(out: Path | None) -> int:

@@ -306,12 +306,12 @@ def test_figures_do_not_depend_on_the_number_of_processes(tmp_path, capsys, monk
     (tmp_path / 'steering.py').write_text(STEERING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
-    arguments = ('--policy', 'steering:Steering', '--suite', 'disturbed')
+    arguments = ('--policy', 'steering:Steering', '--suite', 'diff_disturbed')
     for out, trials, jobs in (('mixed', 1, 1), ('mixed', 3, 2), ('one', 3, 1)):
         simulate(
             *(capsys, *arguments, '--trials', trials, '--jobs', jobs, '--out', tmp_path / out)
         )
-    one, mixed = (tmp_path / name / 'disturbed.jsonl' for name in ('one', 'mixed'))
+    one, mixed = (tmp_path / name / 'diff_disturbed.jsonl' for name in ('one', 'mixed'))
     assert one.read_bytes() == mixed.read_bytes()
     drives = [json.loads(line)['drives'][0] for line in one.read_text().splitlines()[1:]]
     assert len({drive['change_radps2'] for drive in drives}) == 3, 'it steers by the image'
