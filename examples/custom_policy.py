@@ -3,8 +3,8 @@ Write your own policy and drive it: this one goes to the largest red area.
 
     export PYTHONPATH=examples     # where Python finds the module
     mobile_vla simulate --policy custom_policy:RedPolicy --trials 20
-    mobile_vla compare --policies custom_policy:RedPolicy builtin:demo
-    ros2 launch mobile_vla_ros drive.launch.py policy:=custom_policy:RedPolicy sim:=true
+    mobile_vla compare --policies custom_policy:RedPolicy builtin:demo_diff
+    ros2 launch mobile_vla_ros drive.launch.py policy:=custom_policy:RedPolicy sim:=true base:=diff
 """
 
 from collections.abc import Sequence

@@ -96,7 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.simulate': {'cli', 'report', 'rollout'},
     'cli.train': {'report', 'training'},
 }
-CLI_LINES = 1767
+CLI_LINES = 1772
 # Third-party module → the parts that may import it. Others may be imported anywhere.
 KEPT_TO = {
     'rclpy': {'nodes'},
