@@ -14,6 +14,8 @@ from mobile_vla_ros.plain_text import PlainStream
 SUBCOMMANDS = (
     *('demo', 'train', 'evaluate', 'simulate', 'compare', 'quantise'),
     *('replay', 'drill', 'episodes', 'bench'),
+    *('demo', 'train', 'evaluate', 'simulate', 'quantise'),
+    *('replay', 'drill', 'episodes', 'policy', 'bench'),
 )
 
 

@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         'safety',
         'sim',
     },
+    'hub': {'data', 'episode', 'evaluation', 'model'},
     'bench': {
         'bringup',
         'data',
@@ -89,7 +90,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.compare': {'cli', 'report', 'rollout'},
     'cli.demo': {'report', 'rollout'},
     'cli.drill': {'drill', 'report'},
-    'cli.episodes': {'data', 'episode', 'evaluation', 'interop', 'report'},
+    'cli.episodes': {'data', 'episode', 'evaluation', 'hub', 'interop', 'report'},
+    'cli.policy': {'cli', 'hub'},
     'cli.evaluate': {'cli', 'data', 'episode', 'evaluation', 'report'},
     'cli.quantise': {'cli', 'rollout'},
     'cli.replay': {'cli', 'replay', 'report.figures'},

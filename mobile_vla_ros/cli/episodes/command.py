@@ -52,7 +52,7 @@ def register(subparsers) -> None:
         action.set_defaults(run=run)
         if name == 'list':
             _add_filters(action)
-    for name in ('audit', 'coach', 'view', 'edit', 'recover', 'import_', 'export'):
+    for name in ('audit', 'coach', 'view', 'edit', 'recover', 'import_', 'export', 'hub'):
         import_module(f'mobile_vla_ros.cli.episodes.{name}').add(actions)
 
 

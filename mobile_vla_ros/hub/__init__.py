@@ -1,0 +1,1 @@
+"""Policies and episodes on a hub: what is sent, its cards, and the way there and back."""
