@@ -159,6 +159,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.server_hub.uploads.append(name)
         self._send(200)
 
+    @staticmethod
+    def _tree(files: dict[str, bytes]) -> list[dict]:
+        return [
+            {
+                'type': 'file',
+                'path': name,
+                'size': len(data),
+                'oid': hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest(),
+            }
+            for name, data in files.items()
+        ]
+
     def _revision(self) -> str:
         return f'{self.server_hub.commits:040x}'
 
@@ -172,7 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests[self.path] += 1
         missing = {'X_Error_Code': 'RepoNotFound'}
         if path.startswith('api/'):
-            place, _, revision = path.removeprefix('api/').partition('/revision/')
+            place, tree, revision = path.removeprefix('api/').partition('/tree/')
+            if tree:
+                return self._send(200, self._tree(hub.files[place]))
+            place, _, revision = place.partition('/revision/')
             if place not in hub.files or (place in hub.private and not self._allowed()):
                 return self._send(404, **missing)
             if revision not in ('', 'main', self._revision()):

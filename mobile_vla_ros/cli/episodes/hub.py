@@ -58,9 +58,9 @@ def _pull(repo: str, out: Path, revision: str | None) -> int:
     from mobile_vla_ros.hub.transfer import FETCHED, SKIPPED, pull_episodes
 
     results = pull_episodes(repo, out, revision)
-    counts = Counter(one if one in (FETCHED, SKIPPED) else 'left out' for one in results.values())
-    for name, result in results.items():
-        if result not in (FETCHED, SKIPPED):
-            print(f'{name}: left out: {result}')
-    print(f'{out}: ' + ', '.join(f'{count} {what}' for what, count in counts.items()))
-    return int(counts['left out'] > 0)
+    left_out = {name: why for name, why in results.items() if why not in (FETCHED, SKIPPED)}
+    for name, why in left_out.items():
+        print(f'{name}: left out: {why}')
+    counts = Counter(why for name, why in results.items() if name not in left_out)
+    print(f'{out}: {counts[FETCHED]} fetched, {counts[SKIPPED]} skipped, {len(left_out)} left out')
+    return int(bool(left_out))
