@@ -90,7 +90,7 @@ def of_episodes(path: Path, repo: str) -> Shipment:
         raise UserError(
             f'{path} has no episode to send', got='; '.join(left_out.values()) or 'no episode'
         )
-    files = {}
+    files: dict[str, Path] = {}
     for one in kept:
         beside = edits.path_of(one)
         files |= {place.name: place for place in (one, beside) if place.is_file()}
@@ -181,7 +181,11 @@ def _fetched(repo: str, kind: str, out: Path, revision: str | None) -> Iterator[
     folder = out.with_name(f'.{out.name}.pulling')
     with _hub(repo):
         snapshot_download(
-            repo, repo_type=kind, revision=revision, local_dir=folder, allow_patterns=WANTED[kind]
+            repo,
+            repo_type=kind,
+            revision=revision,
+            local_dir=folder,
+            allow_patterns=list(WANTED[kind]),
         )
     shutil.rmtree(folder / '.cache', ignore_errors=True)
     for path in [one for one in folder.rglob('*') if one.is_file()]:
