@@ -13,8 +13,6 @@ from mobile_vla_ros.plain_text import PlainStream
 # Modules with `register(subparsers)`; heavy imports belong in their functions.
 SUBCOMMANDS = (
     *('demo', 'train', 'evaluate', 'simulate', 'compare', 'quantise'),
-    *('replay', 'drill', 'episodes', 'bench'),
-    *('demo', 'train', 'evaluate', 'simulate', 'quantise'),
     *('replay', 'drill', 'episodes', 'policy', 'bench'),
 )
 
