@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mobile_vla_ros import UserError
 from mobile_vla_ros.rollout.drivers import make_driver, read_policy
+from mobile_vla_ros.rollout.simulation import named
 from mobile_vla_ros.rollout.trials import run_trial
 from mobile_vla_ros.sim.arena import Arena
 
@@ -19,6 +20,7 @@ def drive(policy: Path, suite: str, trials: int, device: str) -> None:
     """Print the outcome of each scene and the number of successful trials."""
     spec = read_policy(policy)
     print(f'{policy}: {", ".join(spec.actions.axes)} at {spec.rate_hz:g} Hz')
+    (suite,) = named([suite], policy)  # a policy without linear_y gets a base that needs none
     with contextlib.closing(Arena()) as arena:
         # The policy behind the same frame buffer, playback and guard as on a robot.
         driver = make_driver(policy, control='', device=device, arena=arena)

@@ -100,7 +100,7 @@ def sim_node(values: Mapping) -> NodeSpec:
 
 def guard_node(values: Mapping) -> NodeSpec:
     """Return the guard; with the arena it arms itself and follows the arena's speed."""
-    parameters = _given(values, 'dry_run')
+    parameters = _given(values, 'dry_run') | _of_base(values)
     if values['stamped'] is not None:
         parameters['cmd_vel_type'] = 'twist_stamped' if values['stamped'] else 'twist'
     if values['override']:
@@ -119,6 +119,14 @@ def guard_node(values: Mapping) -> NodeSpec:
     return _node(
         values, 'guard', parameters, params='guard.yaml', topics=_cmd_vel(values), required=True
     )
+
+
+def _of_base(values: Mapping) -> dict[str, list[float]]:
+    """Return the limits of the arena's differential base, unless a parameter file is given."""
+    if not values['sim'] or values.get('base') != 'diff' or values['params_file']:
+        return {}
+    ahead, _, turn = Limits().max_velocity
+    return {'max_velocity': [ahead, 0.0, turn]}
 
 
 def _proposed(values: Mapping) -> dict[str, str]:
@@ -173,6 +181,7 @@ def console_nodes(values: Mapping) -> list[NodeSpec]:
 def inference_node(values: Mapping) -> NodeSpec:
     """Return the node that runs the policy."""
     parameters, camera = _camera(values)
+    parameters |= _of_base(values)
     parameters.update(
         _given(
             values,

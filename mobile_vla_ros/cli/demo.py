@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     print('\n' + table(policy, results, live))
     print(
         f'\npolicy: {policy}\nreport: {report}\n'
-        f'drive it: ros2 launch mobile_vla_ros drive.launch.py sim:=true policy:={policy}'
+        f'drive it: ros2 launch mobile_vla_ros drive.launch.py sim:=true base:={args.base} '
+        f'policy:={policy}'
     )
     if results[POLICY]['swap']['success_rate'] > best_control(results):
         return 0

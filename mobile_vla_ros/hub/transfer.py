@@ -2,6 +2,7 @@
 
 import contextlib
 import fnmatch
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from mobile_vla_ros.files import make_folder, sha256
 POLICY, EPISODES = 'model', 'dataset'  # the hub's names of the kinds of repository
 FETCHED, SKIPPED = 'fetched', 'skipped'
 CARD = 'README.md'
+AXES = ('linear_x', 'linear_y', 'angular_z')
 # A commit each, so that an interrupted push of many episodes goes on after the last one.
 FILES_A_COMMIT = 40
 # What is fetched of a repository; whatever else it has stays there.
@@ -59,17 +61,17 @@ def of_policy(folder: Path | str, repo: str) -> Shipment:
     from mobile_vla_ros.hub.cards import model_card
     from mobile_vla_ros.model.builtin import bundle_folder
     from mobile_vla_ros.model.golden import GOLDEN
-    from mobile_vla_ros.model.policy_spec import MANIFEST, read_spec
+    from mobile_vla_ros.model.policy_spec import FILES, MANIFEST, read_spec
 
     folder = bundle_folder(folder)
     spec = read_spec(folder)
     _check_bundle(folder)
-    names = [MANIFEST, *spec.files, *([GOLDEN] if (folder / GOLDEN).is_file() else [])]
-    return Shipment(
-        POLICY,
-        {name: folder / name for name in dict.fromkeys(names)},
-        model_card(spec, repo),
-    )
+    names, words = [MANIFEST, *FILES], tuple[str, ...]()
+    if (folder / GOLDEN).is_file():
+        names.append(GOLDEN)
+        words = (f'{GOLDEN} has camera images of where it was trained',)
+    files = {name: folder / name for name in names}
+    return Shipment(POLICY, files, model_card(spec, repo), words)
 
 
 def of_episodes(path: Path, repo: str) -> Shipment:
@@ -83,8 +85,7 @@ def of_episodes(path: Path, repo: str) -> Shipment:
     from mobile_vla_ros.hub.cards import data_card
 
     paths = [one for one in episodes_at(path) if one.suffix == schema.SUFFIX]
-    found = audit_paths(paths, Sampling(), ('linear_x', 'linear_y', 'angular_z'))
-    left_out = found['left_out']
+    left_out = audit_paths(paths, Sampling(), AXES)['left_out']
     kept = [one for one in paths if str(one) not in left_out]
     if not kept:
         raise UserError(
@@ -97,27 +98,40 @@ def of_episodes(path: Path, repo: str) -> Shipment:
     words = [f'left out: {name}: {reason}' for name, reason in left_out.items()]
     if any(name.endswith(edits.SUFFIX) for name in files):
         words.append('an edit is a list beside the recording: what a trim cuts off is sent too')
-    return Shipment(EPISODES, files, data_card(found, repo), tuple(words))
+    card = data_card(audit_paths(kept, Sampling(), AXES), repo)
+    return Shipment(EPISODES, files, card, tuple(words))
 
 
 def push(shipment: Shipment, repo: str, *, private: bool = False) -> str:
     """
-    Send a shipment; what the repository has already is not sent again. Return its address.
+    Send a shipment, and remove what an earlier one had more. Return its address.
+
+    What the repository has already is not sent again; its history keeps what is removed.
 
     :param repo: OWNER/NAME; made if it is missing.
     :raises UserError: when the hub refuses or cannot be reached.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    additions = [
-        CommitOperationAdd(name, path) for name, path in sorted(shipment.files.items())
-    ] + [CommitOperationAdd(CARD, shipment.card.encode())]  # last: it speaks of all of them
     with _hub(repo):
-        api = HfApi()
-        address = api.create_repo(repo, repo_type=shipment.kind, private=private, exist_ok=True)
-        rest = iter(additions)
+        api, kind = HfApi(), shipment.kind
+        address = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
+        if private and not api.repo_info(repo, repo_type=kind).private:
+            raise UserError(
+                f'{repo} is public',
+                expected='a private repository, as --private asks for',
+                remedy='make it private on the hub, or choose another name; nothing was sent',
+            )
+        there = api.list_repo_files(repo, repo_type=kind)
+        stale = [one for one in there if _wanted(one, kind) and one not in (*shipment.files, CARD)]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(name, path) for name, path in sorted(shipment.files.items())
+        ]
+        operations += [CommitOperationDelete(name) for name in stale]
+        # Last: it speaks of all of them.
+        rest = iter([*operations, CommitOperationAdd(CARD, shipment.card.encode())])
         while part := list(islice(rest, FILES_A_COMMIT)):
             api.create_commit(
                 repo,
@@ -162,8 +176,7 @@ def pull_episodes(repo: str, out: Path, revision: str | None = None) -> dict[str
             if fault is not None:
                 results[path.name] = str(fault)
             elif place.exists():
-                same = sha256(place) == sha256(path)
-                results[path.name] = SKIPPED if same else f'{place} exists and differs'
+                results[path.name] = _beside(path, place)
             else:
                 if beside.is_file():
                     beside.rename(out / beside.name)
@@ -172,13 +185,31 @@ def pull_episodes(repo: str, out: Path, revision: str | None = None) -> dict[str
     return results
 
 
+def _beside(path: Path, place: Path) -> str:
+    """Return what becomes of a fetched episode that is there: its edits may be new."""
+    ours, theirs = edits.path_of(place), edits.path_of(path)
+    if sha256(place) != sha256(path):
+        return f'{place} exists and differs'
+    if not theirs.is_file() or (ours.is_file() and sha256(ours) == sha256(theirs)):
+        return SKIPPED
+    if ours.is_file():
+        return f'{ours} has other edits: move it away to take theirs'
+    theirs.rename(ours)
+    return FETCHED
+
+
+def _wanted(name: str, kind: str) -> bool:
+    return any(fnmatch.fnmatch(name, one) for one in WANTED[kind])
+
+
 @contextlib.contextmanager
 def _fetched(repo: str, kind: str, out: Path, revision: str | None) -> Iterator[Path]:
     """Yield a hidden folder beside the output with what is wanted; an interrupted one goes on."""
     from huggingface_hub import snapshot_download
 
     out = out.absolute()
-    folder = out.with_name(f'.{out.name}.pulling')
+    about = hashlib.sha256(f'{kind} {repo} {revision}'.encode()).hexdigest()[:8]
+    folder = out.with_name(f'.{out.name}.{about}.pulling')
     with _hub(repo):
         snapshot_download(
             repo,
@@ -190,7 +221,7 @@ def _fetched(repo: str, kind: str, out: Path, revision: str | None) -> Iterator[
     shutil.rmtree(folder / '.cache', ignore_errors=True)
     for path in [one for one in folder.rglob('*') if one.is_file()]:
         name = path.relative_to(folder).as_posix()
-        if not any(fnmatch.fnmatch(name, one) for one in WANTED[kind]):
+        if not _wanted(name, kind):
             path.unlink()
     try:
         yield folder
@@ -203,8 +234,12 @@ def _hub(repo: str) -> Iterator[None]:
     """Turn what the hub's client raises into sentences."""
     from huggingface_hub import errors
 
+    if repo.count('/') != 1:
+        raise UserError('a repository is named OWNER/NAME', got=repr(repo))
     try:
         yield
+    except UserError:
+        raise
     except errors.HFValidationError:
         raise UserError('a repository is named OWNER/NAME', got=repr(repo)) from None
     except errors.RepositoryNotFoundError:

@@ -14,13 +14,14 @@ from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import quantise
 from mobile_vla_ros.rollout.drivers import policy_driver, read_policy
 from mobile_vla_ros.rollout.paired import Z_ONE_SIDED, most_worse
-from mobile_vla_ros.rollout.simulation import Settings, Simulation
+from mobile_vla_ros.rollout.simulation import Settings, Simulation, named
 from mobile_vla_ros.rollout.trials import Trial
 from mobile_vla_ros.runtime.golden_check import check_golden
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.sim import suites
 
 MARGIN = 0.02  # of the success rate
+MIN_SUCCESS = 0.5  # where all fail, nobody sees a difference
 
 
 def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, Any]]:
@@ -63,6 +64,7 @@ def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, An
     ok, sentence = check_golden(policy, read_golden(settings.policy), INT8)
     if not ok:
         raise UserError(f'the policy {settings.policy} cannot drive in int8: {sentence}')
+    (suite,) = named([suite], settings.policy)
     kept = out.with_name(f'{out.name}_trials')
     driven: list[list[Trial]] = []
     for precision, driver in ((other, None), (INT8, policy_driver(policy))):
@@ -70,6 +72,14 @@ def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, An
         with Simulation(one, [suite], driver) as simulation:
             driven.append(simulation.drive(suite)[0])
     pairs = [(before.success, after.success) for before, after in zip(*driven, strict=True)]
+    good = sum(before for before, _ in pairs)
+    if good < len(pairs) * MIN_SUCCESS:
+        raise UserError(
+            f'trials of {suite} cannot show that int8 is as good',
+            got=f'{good} of {len(pairs)} succeed in {other}',
+            expected=f'at least {MIN_SUCCESS:.0%}',
+            remedy='choose a --suite that the policy drives well',
+        )
     worse, better = pairs.count((True, False)), pairs.count((False, True))
     bound = most_worse(worse, better, len(pairs))
     proof = {
@@ -79,7 +89,7 @@ def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, An
         'suites_version': suites.VERSION,
         'first_trial': settings.seed,
         'trials': len(pairs),
-        'successes': [sum(one) for one in zip(*pairs, strict=True)],
+        'successes': [good, sum(after for _, after in pairs)],
         'worse': worse,
         'better': better,
         'at_most_worse': round(bound, 4),

@@ -145,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repo[value['path']] = base64.b64decode(value['content'])
             elif one['key'] == 'lfsFile':
                 repo[value['path']] = hub.stored[value['oid']]
+            elif one['key'] == 'deletedFile':
+                del repo[value['path']]
         address = f'{hub.url}/{place.removeprefix("models/")}/commit/{self._revision()}'
         return self._send(
             200, {'commitUrl': address, 'commitOid': self._revision(), 'success': True}
@@ -195,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [{'rfilename': name} for name in hub.files[place]]
             name = place.partition('/')[2]
             content = {'_id': '1', 'id': name, 'sha': self._revision(), 'siblings': siblings}
-            return self._send(200, content | {'tags': [], 'private': False, 'downloads': 0})
+            about = {'tags': [], 'private': place in hub.private, 'downloads': 0}
+            return self._send(200, content | about)
         place, found, rest = path.partition('/resolve/')
         place = place if place.startswith('datasets/') else f'models/{place}'
         data = hub.files.get(place, {}).get(rest.partition('/')[2]) if found else None

@@ -37,11 +37,16 @@ class SimParams:
 
 @dataclass
 class SimControls:
-    """Parameters of the arena's node that may be set at any time."""
+    """
+    Parameters of the arena's node that may be set at any time.
+
+    :ivar base: fixed at the start: scenes of every suite are for it.
+    """
 
     suite: str
     trial: int
     paused: bool
+    base: str
 
 
 def sim_params(node: Node) -> SimParams:
@@ -140,6 +145,7 @@ def sim_controls(node: Node) -> SimControls:
             'the scene stands still; images and clock go on',
             read_only=False,
         ),
+        base=base,
     )
 
 

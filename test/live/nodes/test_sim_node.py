@@ -16,6 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.sim import suites
@@ -329,3 +330,6 @@ def test_a_differential_base_turns_but_never_strafes(nodes, client):
         )
     last = odometry.last.pose.pose.position
     assert (last.x, last.y) == (first.position.x, first.position.y)
+    assert set_parameters(client, suite='swap', trial=2)[0].successful
+    client.call('sim/reset', Trigger, Trigger.Request())
+    client.wait_for(lambda: status_values(status.last)['suite'] == 'diff_swap', what='the scene')

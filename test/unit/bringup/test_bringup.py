@@ -118,6 +118,8 @@ def test_a_differential_base_in_the_arena_has_its_own_policy():
     """`base:=diff` reaches the arena, and chooses the policy unless one is given."""
     nodes = by_name(DRIVE.nodes(sim=True, base='diff'))
     assert nodes['sim'].parameters['base'] == 'diff'
+    for name in ('guard', 'inference'):  # a policy that strafes is refused, and a key is no label
+        assert nodes[name].parameters['max_velocity'] == [1.0, 0.0, 1.0]
     assert nodes['inference'].parameters['policy'] == 'builtin:demo_diff'
     given = by_name(DRIVE.nodes(sim=True, base='diff', policy='p'))
     assert given['inference'].parameters['policy'] == 'p'

@@ -67,9 +67,13 @@ def test_a_policy_is_listed_then_sent_and_comes_back_equal(run, hub, tmp_path):
     assert found['baseline: repeat last'] == pytest.approx(0.00568, rel=0.01)
     assert '| baseline: repeat last | 0.00568 |' in page
 
+    hub.files[POLICY]['old.safetensors'] = b'of an earlier push'
     sent = len(hub.uploads)
     assert run('policy', 'push', 'builtin:demo', 'me/demo', '--yes')[0] == 0
-    assert len(hub.uploads) == sent
+    assert len(hub.uploads) == sent and set(hub.files[POLICY]) == BUNDLE
+    hub.private.clear()
+    status, out = run('policy', 'push', 'builtin:demo', 'me/demo', '--yes', '--private')
+    assert status == 2 and 'me/demo is public' in out
 
     hub.files[POLICY]['setup.py'] = b'import os'
     status, out = run('policy', 'pull', 'me/demo', tmp_path / 'back')
@@ -137,7 +141,7 @@ def test_episodes_go_with_their_edits_and_come_back_equal(run, hub, episode_fold
     assert f'left out: {second}' in out and 'what a trim cuts off is sent too' in out
     kept = {name for name in digests(folder) if name != second.name and not name.startswith('.')}
     assert set(hub.files[SET]) == kept | {'README.md'}
-    assert 'windows' in hub.files[SET]['README.md'].decode()
+    assert '| episodes | 5, 0 left out |' in hub.files[SET]['README.md'].decode()
 
     back = tmp_path / 'back'
     status, out = run('episodes', 'pull', 'me/takes', back)
@@ -150,6 +154,11 @@ def test_episodes_go_with_their_edits_and_come_back_equal(run, hub, episode_fold
     status, out = run('episodes', 'pull', 'me/takes', back)
     assert status == 1 and f'{third} exists and differs' in out and 'broken.h5: left out' in out
     assert third.read_bytes() == b'mine' and not (back / 'broken.h5').exists()
+
+    edits = first.with_suffix('.edits.json').name
+    (back / edits).unlink()
+    assert run('episodes', 'pull', 'me/takes', back)[0] == 1
+    assert (back / edits).read_bytes() == hub.files[SET][edits]
 
 
 def mobile_edit(run, path):
