@@ -81,9 +81,10 @@ def chosen_camera(given: str, names: Sequence[str], where: object) -> str:
             return fits[0]
         if fits:
             break
-    remedy = did_you_mean(wanted, parts) or 'record it with extra_cameras of the recorder'
-    if '' in names:  # it may be the one that is meant
+    remedy = did_you_mean(wanted, [part for part in parts if part not in wanted.split('/')])
+    if '' in names and remedy is None:  # it may be the one that is meant
         remedy = 'the one without a name is the main one: no name gives it'
+    remedy = remedy or 'record it with extra_cameras of the recorder'
     raise NoSuchCamera(
         f'{where} has {"several cameras" if fits else "no camera"} {given!r}',
         got=', '.join(one or 'one without a name' for one in fits or names),

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.drivers import EXPERT, read_policy
 from mobile_vla_ros.rollout.paired import holm, mean_interval, rate_interval, sign_test
 from mobile_vla_ros.rollout.simulation import Settings, Simulation
@@ -60,6 +61,14 @@ def drivers(names: Sequence[str]) -> list[Driver]:
         one = Driver(name)
         blind = one.policy is None or read_policy(one.policy).blank
         found += [one, *(Driver(name, blank) for blank in BLANKS if blank and not blind)]
+    folders = [one.folder for one in found]
+    for one in found:
+        if folders.count(one.folder) > 1:
+            raise UserError(
+                'two policies would have the same folder of trials',
+                got=', '.join(two.label for two in found if two.folder == one.folder),
+                remedy='name each once, or give one of them by another path',
+            )
     return found
 
 

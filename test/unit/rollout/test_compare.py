@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from command_line import run_main
-from mobile_vla_ros import ActionSpec, Plan, spec_without_network
-from mobile_vla_ros.rollout.compare import Driver, against, result, verdicts
+from mobile_vla_ros import ActionSpec, Plan, UserError, spec_without_network
+from mobile_vla_ros.rollout.compare import Driver, against, drivers, result, verdicts
 from mobile_vla_ros.rollout.paired import holm, mean_interval, rate_interval, sign_test
 from mobile_vla_ros.rollout.trials import Drive, Trial, spl
 
@@ -184,3 +184,11 @@ def test_bad_use_ends_with_a_sentence_before_anything_drives(arguments, text, tm
     assert status == 2
     assert text in err
     assert not out.exists()
+
+
+def test_policies_of_one_folder_of_trials_are_refused_before_driving():
+    """`runs/a` and `runs_a` would share their trials."""
+    with pytest.raises(
+        UserError, match='the same folder of trials; got builtin:demo, builtin:demo'
+    ):
+        drivers(['builtin:demo', 'expert', 'builtin:demo'])

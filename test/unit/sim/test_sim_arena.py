@@ -97,7 +97,8 @@ def test_the_expert_succeeds_in_time_and_touches_nothing(arena, suite, wobble):
         seconds.append(arena.time_ns / 1e9)
     assert states == [SUCCESS] * 25
     assert arena.min_gap > 0.03
-    assert max(seconds) < 12 < Judge().timeout_s
+    # A differential base is slower, and begins farther before an obstacle.
+    assert max(seconds) < (14 if scene.base == 'diff' else 12) < Judge().timeout_s
     if not suite.endswith('near'):
         assert 4 < np.median(seconds) < 7
 
