@@ -165,7 +165,8 @@ class OwnPolicy:
         plan = self._policy.infer(window, instruction)
         if not isinstance(plan, Plan):
             raise UserError(f'the policy {self.name} returned no Plan', got=type(plan).__name__)
-        twists = np.asarray(plan.twists, dtype=np.float64)
+        # A copy: the policy may write into its own after the check.
+        twists = np.array(plan.twists, dtype=np.float64)
         wanted = ((self.spec.chunk, 6), window[-1].stamp_ns, self.spec.rate_hz)
         if (found := (twists.shape, plan.stamp_ns, plan.rate_hz)) != wanted:
             raise UserError(

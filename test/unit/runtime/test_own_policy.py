@@ -158,6 +158,15 @@ def test_a_plan_that_its_spec_does_not_promise_is_refused(plan, words, monkeypat
     assert words in str(refused.value)
 
 
+def test_a_plan_stays_as_it_was_checked(monkeypatch):
+    """Whatever the policy writes into its array afterwards."""
+    twists = np.zeros((3, 6))
+    monkeypatch.setattr(Liar, 'plan', Plan(200_000_000, twists, 10.0))
+    plan = own_policy(f'{__name__}:Liar').infer(WINDOW, 'go')
+    twists[:] = 9.0
+    assert not plan.twists.any()
+
+
 def test_controls_hide_the_image_and_the_instruction(stranger):
     """As of a bundle; the policy itself is made the same way."""
     for blank, seen in (('', (200, 'go')), ('image', (0, 'go')), ('instruction', (200, ''))):
