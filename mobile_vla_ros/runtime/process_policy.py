@@ -203,11 +203,11 @@ def _line(ours: socket.socket) -> bytes:
 
 def _end(process: 'subprocess.Popen[bytes]', ours: socket.socket) -> None:
     """End the process of a policy that is dropped, and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a session
     with contextlib.suppress(OSError):
         ours.shutdown(socket.SHUT_RDWR)
     ours.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # it leads a session
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(END_S)
 

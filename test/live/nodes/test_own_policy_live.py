@@ -50,6 +50,7 @@ class Broken:
 """
 MOODS = {
     'raise': 'the policy failed: ValueError: bad mood',
+    'exit': 'the policy failed: SystemExit: 1',
     'lie': 'a plan that its spec does not promise',
     'nan': 'NaN or inf',
     'hang': 'action chunk exhausted',

@@ -149,9 +149,10 @@ def test_a_silent_one_is_given_up_in_time_and_its_late_answer_dropped(policy, mo
         (f'{COMMAND} nonsense', 'has ended; got status 1'),
         (f"""{COMMAND} '{{"axes": ["sideways"]}}'""", "unknown axis; got 'sideways'"),
         (f"""{COMMAND} '{{"axes": 3}}'""", 'sends no valid spec'),
-        (f"""{COMMAND} '{{"rate_hz": "fast"}}'""", 'sends no valid spec'),
+        (f"""{COMMAND} '{{"rate_hz": "fast"}}'""", "rate_hz is 'fast', not a number"),
         (f"""{COMMAND} '{{"rate_hz": NaN}}'""", 'nan'),
-        (f"""{COMMAND} '{{"window": 1.5}}'""", 'spec.window 1.5'),
+        (f"""{COMMAND} '{{"window": 1.5}}'""", 'window is 1.5, not a whole number'),
+        (f"""{COMMAND} '{{"chunk": 1001}}'""", 'chunk is 1001, not a whole number from 1 to 1000'),
     ],
 )
 def test_one_that_cannot_start_is_refused_in_a_sentence(command, words):
