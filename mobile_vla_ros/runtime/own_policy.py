@@ -8,6 +8,7 @@ bundles or the working directory: only where Python looks, as `PYTHONPATH` exten
 import inspect
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mobile_vla_ros.errors import Left, UserError, first_line
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.model.builtin import bundle_folder, is_builtin
 from mobile_vla_ros.model.manifest_check import rhythm_problems
 from mobile_vla_ros.model.policy_spec import PolicySpec
@@ -59,8 +61,14 @@ def policy_source(name: Path | str) -> bytes:
     """
     Return the text of the file of a policy's class, b'' if it has none.
 
+    Of a command, the hashes of its words that are files.
+
     :raises UserError: if it cannot be imported.
     """
+    kind, _, command = str(name).partition(':')
+    if kind == PROCESS.name:
+        files = [word for word in shlex.split(command) if os.path.isfile(word)]
+        return ' '.join(sha256(Path(one)) for one in files if os.access(one, os.R_OK)).encode()
     make = _factory(str(name))
     made = make.func if isinstance(make, partial) else make
     file = inspect.getsourcefile(made) if callable(made) and hasattr(made, '__module__') else None

@@ -185,6 +185,15 @@ def test_a_plan_that_its_spec_does_not_promise_is_refused(plan, words, monkeypat
     assert words in str(refused.value)
 
 
+def test_trials_of_a_command_belong_to_its_files(tmp_path):
+    """To another text of the program, too; it is not started."""
+    (tmp_path / 'peer.py').write_text('1')
+    command = f'process:no_such_program {tmp_path / "peer.py"} tcp://localhost {"x" * 300}'
+    before = fingerprint(command)
+    (tmp_path / 'peer.py').write_text('2')
+    assert fingerprint(command) != before
+
+
 def test_a_plan_stays_as_it_was_checked(monkeypatch):
     """Whatever the policy writes into its array afterwards."""
     twists = np.zeros((3, 6))
