@@ -1,4 +1,4 @@
-"""The one exception that users see, and its message."""
+"""The one exception that users see, its message, and the end by a signal."""
 
 import difflib
 from collections.abc import Iterable
@@ -33,12 +33,16 @@ class UserError(Exception):
         super().__init__(sentence)
 
 
+class Left(SystemExit):
+    """The end by a signal, of a load say: no mistake of what is loaded."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Return a remedy that names the closest known word, or None when none is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'did you mean {near[0]!r}?' if near else None
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type where it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

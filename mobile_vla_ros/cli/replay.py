@@ -23,7 +23,7 @@ def register(subparsers) -> None:
         epilog='example: mobile_vla replay takes/20260101T120000Z_0123abcd.h5 --policy DIR',
     )
     parser.add_argument('episode', type=Path, help='an episode (.h5)')
-    parser.add_argument('--policy', type=Path, required=True, help='bundle, or module:Class')
+    parser.add_argument('--policy', required=True, help='bundle, or module:Class')
     parser.add_argument('--instruction', metavar='TEXT', help="instead of the episode's own")
     add_computing(parser)
     parser.add_argument(

@@ -26,9 +26,7 @@ def register(subparsers) -> None:
         epilog='example: mobile_vla simulate --policy runs/first/best --suite all '
         '--out runs/driven',
     )
-    parser.add_argument(
-        '--policy', type=Path, help='bundle or module:Class; without it the expert drives'
-    )
+    parser.add_argument('--policy', help='bundle or module:Class; without it the expert drives')
     parser.add_argument(
         '--control',
         choices=CONTROLS,

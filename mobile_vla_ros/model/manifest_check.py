@@ -158,6 +158,14 @@ OPTIONAL: dict[str, Rule] = {
 ABSENT = object()
 
 
+def rhythm_problems(values: Mapping[str, Any]) -> list[str]:
+    """Return which of ``rate_hz``, ``window`` and ``chunk`` no policy may have."""
+    names = [
+        name for name in ('rate_hz', 'window', 'chunk') if not REQUIRED[name][1](values[name])
+    ]
+    return [mismatch(name, values[name], REQUIRED[name][0]) for name in names]
+
+
 def _at(content: object, path: str) -> Any:
     for name in path.split('.'):
         content = content.get(name, ABSENT) if isinstance(content, dict) else ABSENT

@@ -5,7 +5,7 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 
 
-def store(episode: Path, policy: Path, instruction: str | None, backbone: str = '') -> Path:
+def store(episode: Path, policy: Path | str, instruction: str | None, backbone: str = '') -> Path:
     """
     Replace the golden frames of a bundle, and nothing else in it.
 

@@ -42,7 +42,7 @@ class Settings:
     """
 
     episode: Path
-    policy: Path
+    policy: Path | str
     instruction: str | None = None
     device: str = 'auto'
     precision: str = 'auto'

@@ -4,7 +4,6 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -34,9 +33,9 @@ class Driver:
     driven: dict[str, list[Trial]] = field(default_factory=dict)
 
     @property
-    def policy(self) -> Path | None:
+    def policy(self) -> str | None:
         """The policy; None: the expert."""
-        return None if self.name == EXPERT else Path(self.name)
+        return None if self.name == EXPERT else self.name
 
     @property
     def folder(self) -> str:

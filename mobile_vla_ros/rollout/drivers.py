@@ -176,7 +176,7 @@ class Timed:
         return self._driver.command(now_ns)
 
 
-def fingerprint(policy: Path | None) -> str | None:
+def fingerprint(policy: Path | str | None) -> str | None:
     """Return the hash of every file of a bundle, by name; of code, of its name and its file."""
     if policy is None:
         return None

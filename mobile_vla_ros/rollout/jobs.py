@@ -138,7 +138,7 @@ class Jobs(contextlib.AbstractContextManager):
         for thread in self._threads:
             thread.join()
         for worker in self._workers:
-            with worker.process:
+            with contextlib.suppress(BrokenPipeError), worker.process:  # a dead one's input
                 pass
 
 

@@ -24,7 +24,7 @@ SPEEDS = (0.1, 5.0)
 
 def drive_live(
     *,
-    policy: Path | None,
+    policy: Path | str | None,
     suite: str,
     first: int,
     count: int,
@@ -113,7 +113,9 @@ def log_folder(given: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(policy: Path | None, suite: str, first: int, count: int, control: str, speed: float):
+def _check(
+    policy: Path | str | None, suite: str, first: int, count: int, control: str, speed: float
+):
     """Raise UserError for invalid settings; start no node."""
     from mobile_vla_ros.sim import suites
 

@@ -41,7 +41,7 @@ class Settings:
         worth on this machine.
     """
 
-    policy: Path | None
+    policy: Path | str | None
     trials: int
     seed: int
     control: str = ''
@@ -265,4 +265,18 @@ class Simulation(contextlib.AbstractContextManager):
             'control': self._settings.control,
             'seed': self._settings.seed,
             'ros': self._settings.live,
+            'precision': self._precision,
+            'backbone': self._settings.backbone,
         }
+
+    @property
+    def _precision(self) -> str:
+        """The precision that `auto` stands for; '' of what has no choice."""
+        from mobile_vla_ros.runtime.own_policy import is_own
+
+        settings = self._settings
+        if settings.policy is None or is_own(settings.policy):
+            return ''
+        from mobile_vla_ros.model.device import pick_precision
+
+        return pick_precision(settings.precision, settings.device)

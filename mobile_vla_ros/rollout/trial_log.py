@@ -10,6 +10,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.trials import Trial
 
 FORMAT = 'mobile_vla_trials'
+ADDED = ('precision', 'backbone')  # absent in older logs
 START = f'{{"format":"{FORMAT}"'.encode()
 
 
@@ -65,6 +66,7 @@ class TrialLog(contextlib.AbstractContextManager):
             raise UserError(f'{self.path} is not a log of trials', remedy='use another --out')
         # As JSON reads it back: a tuple becomes a list.
         wanted = json.loads(json.dumps(self.header))
+        found = {**{name: wanted[name] for name in ADDED if name in wanted}, **found}
         other = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
         if other:
             raise UserError(

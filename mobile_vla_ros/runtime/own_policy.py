@@ -8,6 +8,7 @@ bundles or the working directory: only where Python looks, as `PYTHONPATH` exten
 import inspect
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,8 +19,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.errors import Left, UserError, first_line
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.model.builtin import bundle_folder, is_builtin
+from mobile_vla_ros.model.manifest_check import rhythm_problems
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.runtime.policy import Policy, unknown_words
@@ -58,8 +61,14 @@ def policy_source(name: Path | str) -> bytes:
     """
     Return the text of the file of a policy's class, b'' if it has none.
 
+    Of a command, the hashes of its words that are files.
+
     :raises UserError: if it cannot be imported.
     """
+    kind, _, command = str(name).partition(':')
+    if kind == PROCESS.name:
+        files = [word for word in shlex.split(command) if os.path.isfile(word)]
+        return ' '.join(sha256(Path(one)) for one in files if os.access(one, os.R_OK)).encode()
     make = _factory(str(name))
     made = make.func if isinstance(make, partial) else make
     file = inspect.getsourcefile(made) if callable(made) and hasattr(made, '__module__') else None
@@ -76,7 +85,7 @@ def own_policy(name: Path | str, blank: str = '') -> 'OwnPolicy':
     make = _factory(str(name))
     try:
         policy = make()
-    except UserError:
+    except (UserError, Left):
         raise
     except (Exception, SystemExit) as error:
         _refuse(f'the policy {name} cannot be made', error)
@@ -99,6 +108,8 @@ def _factory(text: str) -> Callable[[], Any]:
         assert named is not None, 'is_own() comes first'
         made: Callable[[], Any] = getattr(import_module(named['module']), named['name'])
         return made
+    except Left:
+        raise
     except (Exception, SystemExit) as error:
         _refuse(
             f'the policy {text} cannot be imported',
@@ -109,11 +120,12 @@ def _factory(text: str) -> Callable[[], Any]:
 
 def _refuse(what: str, error: BaseException, remedy: str | None = None) -> NoReturn:
     """Raise a UserError with the line of the policy's code that failed."""
-    said = first_line(error) if isinstance(error, Exception) else str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     own = Path(place.filename).resolve() != Path(__file__).resolve() and '<' not in place.filename
     at = f' ({Path(place.filename).name}, line {place.lineno})' if own else ''
-    raise UserError(what, got=f'{type(error).__name__}: {said}{at}', remedy=remedy) from error
+    raise UserError(
+        what, got=f'{type(error).__name__}: {first_line(error)}{at}', remedy=remedy
+    ) from error
 
 
 def _problems(policy: Any) -> list[str]:
@@ -125,12 +137,7 @@ def _problems(policy: Any) -> list[str]:
     spec = getattr(policy, 'spec', None)
     if not isinstance(spec, PolicySpec):
         return [*problems, f'its spec is {type(spec).__name__}, not a PolicySpec']
-    for name in ('window', 'chunk'):
-        if type(value := getattr(spec, name)) is not int or value < 1:
-            problems.append(f'spec.{name} {value!r}')
-    rate = spec.rate_hz
-    if not isinstance(rate, int | float) or not (np.isfinite(rate) and rate > 0):
-        problems.append(f'spec.rate_hz {rate!r}')
+    problems += [f'spec.{problem}' for problem in rhythm_problems(vars(spec))]
     for name, kind in (('actions', ActionSpec), ('image', ImageSpec)):
         if not isinstance(getattr(spec, name), kind):
             problems.append(f'spec.{name} is not of {kind.__name__}')
@@ -165,7 +172,8 @@ class OwnPolicy:
         plan = self._policy.infer(window, instruction)
         if not isinstance(plan, Plan):
             raise UserError(f'the policy {self.name} returned no Plan', got=type(plan).__name__)
-        twists = np.asarray(plan.twists, dtype=np.float64)
+        # A copy: the policy may write into its own after the check.
+        twists = np.array(plan.twists, dtype=np.float64)
         wanted = ((self.spec.chunk, 6), window[-1].stamp_ns, self.spec.rate_hz)
         if (found := (twists.shape, plan.stamp_ns, plan.rate_hz)) != wanted:
             raise UserError(
@@ -186,5 +194,10 @@ class OwnPolicy:
         self._policy.reset()
 
     def unknown_words(self, instruction: str) -> list[str]:
-        """Return the words that the policy says it does not know."""
-        return [] if self.spec.blank == 'instruction' else unknown_words(self._policy, instruction)
+        """Return the words that the policy says it does not know; why, if it cannot say."""
+        if self.spec.blank == 'instruction':
+            return []
+        try:
+            return [str(word) for word in unknown_words(self._policy, instruction)]
+        except Exception as error:
+            return [f'(its unknown_words() failed: {type(error).__name__}: {first_line(error)})']

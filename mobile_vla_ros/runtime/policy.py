@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.manifest_check import rhythm_problems
 from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec, read_spec
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.playback import Plan
@@ -52,17 +53,13 @@ def spec_without_network(
 
     :param name: stands where the spec of a bundle names its backbone.
     :param actions: axes that the policy drives.
-    :param rate_hz: frames and chunk steps per second, more than 0.
-    :param window: frames that ``infer`` receives.
-    :param chunk: steps of each plan.
-    :raises UserError: when a number is not positive.
+    :param rate_hz: frames and chunk steps per second, 0.1 to 1000.
+    :param window: frames that ``infer`` receives, 1 to 64.
+    :param chunk: steps of each plan, 1 to 1000.
+    :raises UserError: for other numbers, as in a bundle.
     """
-    if not (rate_hz > 0 and window >= 1 and chunk >= 1):
-        raise UserError(
-            f'the spec of {name} is invalid',
-            got=f'rate_hz {rate_hz:g}, window {window}, chunk {chunk}',
-            expected='positive numbers',
-        )
+    if problems := rhythm_problems({'rate_hz': rate_hz, 'window': window, 'chunk': chunk}):
+        raise UserError(f'the spec of {name} is invalid', got='; '.join(problems))
     return PolicySpec(
         BackboneRef(name, '', '0' * 64),
         HeadSettings(1, len(actions.axes), chunk, 1, 1, 0.0),

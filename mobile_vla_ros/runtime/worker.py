@@ -33,6 +33,7 @@ CHUNK_EXHAUSTED = Health.fault(
     StopReason.CHUNK_EXHAUSTED, 'action chunk exhausted: no newer image has been processed'
 )
 NOT_FINITE = Health.fault(StopReason.POLICY_NOT_FINITE, 'the policy returned NaN or inf')
+STOP_S = 3.0  # what hangs longer is left behind
 STATS_STEPS = 300  # number of recent steps behind the means and percentiles
 
 
@@ -91,7 +92,7 @@ class PolicyWorker:
     Runs the policy on the newest window of frames and plays back its plans.
 
     A frame that arrives during a step is added to the buffer; the next step uses the newest
-    window. Only ``stop`` waits for a step to end.
+    window. Only ``stop`` waits for a step to end, and not for ever.
 
     :param steady_ns: reads a steady clock.
     :param on_change: called in the worker's thread when there is a new plan or another health.
@@ -108,10 +109,12 @@ class PolicyWorker:
         self._steady_ns, self._on_change, self._on_failure = steady_ns, on_change, on_failure
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._left: threading.Thread | None = None  # stopped, perhaps still in a step
         self._active = False
         self._in_use: _InUse | None = None
         self._instruction = ''
         self._camera_fault: Health | None = None
+        self._broken: Health | None = None  # why the thread has ended
         self._no_plan = NO_IMAGE  # why there is no plan, while there is none
         self._changed = False
         self._anew = True  # the policy has to forget earlier frames
@@ -119,19 +122,23 @@ class PolicyWorker:
     def start(self) -> None:
         """Start the thread; call ``use`` first."""
         with self._wake:
-            self._active, self._camera_fault = True, None
+            self._active, self._camera_fault, self._broken = True, None, None
             self._begin_again(NO_IMAGE)
-        self._thread = threading.Thread(target=self._work, name='policy', daemon=True)
+            before, self._left = self._left, None
+            self._thread = threading.Thread(
+                target=self._work, args=(before,), name='policy', daemon=True
+            )
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop proposing at once, and wait for the current step to end."""
+        """Stop proposing at once, and wait up to ``STOP_S`` for the current step to end."""
         with self._wake:
             self._active = False
+            thread, self._thread = self._thread, None
             self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if thread is not None:
+            thread.join(STOP_S)
+            self._left = thread
 
     def forget(self) -> None:
         """Release the policy and its memory; call ``stop`` first."""
@@ -189,8 +196,8 @@ class PolicyWorker:
         with self._wake:
             if not self._active or self._in_use is None:
                 return INACTIVE, None
-            if self._camera_fault is not None:
-                return self._camera_fault, None
+            if (fault := self._broken or self._camera_fault) is not None:
+                return fault, None
             if self._in_use.playback.newest is None:
                 return self._no_plan, None
             proposal = self._in_use.playback.at(now_ns)
@@ -233,15 +240,34 @@ class PolicyWorker:
             self._in_use.clear()
         self._no_plan, self._anew = no_plan, True
 
-    def _work(self) -> None:
+    def _work(self, before: threading.Thread | None) -> None:
+        """Run steps until ``stop``, after the thread before has ended; never end silently."""
+        try:
+            if before is not None:
+                before.join()
+            self._run_steps()
+        except BaseException as error:
+            with self._wake:
+                if threading.current_thread() is self._thread:
+                    self._broken = self._failure(error)
+
+    def _failure(self, error: BaseException) -> Health:
+        self._on_failure(traceback.format_exc())
+        return Health.fault(
+            StopReason.POLICY_FAILED,
+            f'the policy failed: {type(error).__name__}: {first_line(error)}',
+        )
+
+    def _run_steps(self) -> None:
+        me = threading.current_thread()
         while True:
             step = None
             with self._wake:
-                while self._active and not self._changed and step is None:
+                while me is self._thread and not self._changed and step is None:
                     step = self._next_step()
                     if step is None and not self._changed:
                         self._wake.wait()
-                if not self._active:
+                if me is not self._thread:
                     return
                 changed, self._changed = self._changed, False
             if changed:
@@ -301,14 +327,18 @@ class PolicyWorker:
             # To a policy these are ``Frame``s; their images are decoded on demand.
             window = cast(list[Frame], step.window)
             if step.anew:
-                step.in_use.policy.reset()
+                self._reset(step.in_use.policy)
             plan = step.in_use.policy.infer(window, step.instruction)
             return plan if np.isfinite(plan.twists).all() else NOT_FINITE
         except UserError as error:
             return Health.fault(StopReason.POLICY_REFUSED, str(error).rstrip('.'))
-        except Exception as error:
-            self._on_failure(traceback.format_exc())
-            return Health.fault(
-                StopReason.POLICY_FAILED,
-                f'the policy failed: {type(error).__name__}: {first_line(error)}',
-            )
+        except BaseException as error:  # its SystemExit would end the thread
+            return self._failure(error)
+
+    def _reset(self, policy: Policy) -> None:
+        try:
+            policy.reset()
+        except BaseException:
+            with self._wake:
+                self._anew = True  # for the next step to try again
+            raise

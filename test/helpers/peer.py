@@ -37,9 +37,18 @@ def main(spec: dict) -> None:
         stream.flush()
         for line in stream:
             request = json.loads(line)
-            reply = answer(request, stream.read(request['bytes']))
-            garbage = {'garbage': b'\x00\xff\n', 'flood': b'x' * (1 << 21)}
-            text = garbage.get(request['instruction'], json.dumps(reply).encode() + b'\n')
+            mood, reply = request['instruction'], answer(request, stream.read(request['bytes']))
+            if mood != 'list':
+                reply = {'id': request['id'] + 7 * (mood == 'other'), **reply}
+            text = json.dumps(reply).encode() + b'\n'
+            twice = 2 * text
+            text = {'garbage': b'\x00\xff\n', 'flood': b'x' * (1 << 21), 'twice': twice}.get(
+                mood, text
+            )
+            if mood == 'again':
+                stream.write(text)
+                stream.flush()
+                time.sleep(0.2)
             stream.write(text)
             stream.flush()
 

@@ -10,6 +10,8 @@ from types import FrameType
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode
 
+from mobile_vla_ros.errors import Left
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -46,7 +48,7 @@ def exit_on_signal() -> Iterator[None]:
     The previous handler is called as well. Only the main thread receives signals; in any other
     the block runs as it is.
 
-    :raises SystemExit: at a signal, with status 0.
+    :raises Left: at a signal, with status 0.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,7 +58,7 @@ def exit_on_signal() -> Iterator[None]:
         previous = before[signal.Signals(number)]
         if callable(previous):
             previous(number, frame)
-        raise SystemExit(0)
+        raise Left(0)
 
     before = {number: signal.getsignal(number) for number in ENDING}
     before = {number: one for number, one in before.items() if one != signal.SIG_IGN}

@@ -30,6 +30,7 @@ from mobile_vla_ros.nodes.shared.topics import camera
 from mobile_vla_ros.runtime.own_policy import is_own
 from mobile_vla_ros.runtime.policy import read_ahead
 from mobile_vla_ros.runtime.preflight import check_camera_topic
+from mobile_vla_ros.runtime.process_policy import end_all
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch
@@ -211,6 +212,7 @@ def main(args: list[str] | None = None) -> int:
         status = run('inference_node', build, args=args)
     except SystemExit as left:  # a signal during a load
         status = left.code if isinstance(left.code, int) else 0
+    end_all()
     # A policy that is loading in its thread would make torch abort an ordinary exit.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import signal
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -48,6 +50,7 @@ class Broken:
 """
 MOODS = {
     'raise': 'the policy failed: ValueError: bad mood',
+    'exit': 'the policy failed: SystemExit: 1',
     'lie': 'a plan that its spec does not promise',
     'nan': 'NaN or inf',
     'hang': 'action chunk exhausted',
@@ -126,3 +129,18 @@ def test_a_killed_process_of_a_policy_is_a_fault_and_the_node_goes_on(nodes, cli
         received.until(FAULT, 'has ended')
         assert len(received.proposals) == seen
     assert node.running
+
+
+def test_a_hung_process_of_a_policy_ends_with_the_node(nodes, client):
+    """In the middle of a step that would take an hour."""
+    received = Drive(client)
+    command = f'process:{shlex.quote(sys.executable)} -I -S {PEER}'
+    node = nodes.start('inference_node', params={'policy': command, 'instruction': 'go'})
+    with FaultyCamera(client):
+        received.until(OK, timeout_s=60)
+        (peer,) = psutil.Process(node.pid).children()
+        client.publish('instruction', String(data='hang'), LATCHED)
+        time.sleep(1.0)
+        node.signal(signal.SIGINT)
+        assert node.wait(8) == 0
+    assert not peer.is_running()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.runtime import worker
+from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.playback import Plan, Playback
 from mobile_vla_ros.runtime.policy import NoOpPolicy
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
@@ -300,6 +302,61 @@ def test_a_plan_with_nan_or_inf_is_a_fault(rig, value):
     one.worker.add_frame(frame(1))
     one.wait_for_change()
     assert one.at(100) == (NOT_FINITE, None)
+
+
+def test_the_end_of_the_thread_is_a_fault_until_it_is_started_again(rig, monkeypatch):
+    """Whatever it ended by, it is never a plan that goes on, and never silent."""
+    one = rig(StepPolicy(window=1))
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(0))
+    one.proposal(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameBuffer, 'use_window', lambda _: 1 / 0)
+        one.worker.add_frame(frame(1))
+        wait_until(lambda: one.failures, what='the failure')
+        wait_until(lambda: one.at(5)[0].level == Level.FAULT, what='the fault')
+        assert one.at(5)[1] is None
+    one.worker.stop()
+    one.worker.start()
+    one.worker.add_frame(frame(2))
+    one.proposal(205)
+
+
+def test_a_reset_that_failed_is_tried_again(rig, monkeypatch):
+    """Without it the policy would drive on what it remembers of another scene."""
+    resets = []
+
+    def reset(self):
+        resets.append(self)
+        if len(resets) == 1:
+            raise SystemExit(3)
+
+    monkeypatch.setattr(StepPolicy, 'reset', reset)
+    one = rig(StepPolicy(window=1))
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(0))
+    one.wait_for_change()
+    assert one.at(5)[0].sentence == 'the policy failed: SystemExit: 3'
+    one.worker.add_frame(frame(1))
+    one.proposal(105)
+    assert len(resets) == 2
+
+
+def test_a_step_that_hangs_is_left_behind_and_never_runs_beside_another(rig, monkeypatch):
+    """Ctrl-C ends the node; after another start, steps wait for the one that hung."""
+    monkeypatch.setattr(worker, 'STOP_S', 0.1)
+    one = rig(StepPolicy(window=1))
+    one.worker.add_frame(frame(0))
+    one.wait_for_step(1)
+    one.worker.stop()
+    one.worker.use(one.policy, Playback())
+    one.worker.start()
+    one.worker.add_frame(frame(1))
+    time.sleep(0.2)
+    assert len(one.policy.seen) == 1
+    one.policy.permits.release(2)
+    one.proposal(105)
+    assert [stamps for stamps, _ in one.policy.seen] == [[0], [100]]
 
 
 def test_an_exhausted_plan_is_a_fault(rig):

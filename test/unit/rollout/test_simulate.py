@@ -18,8 +18,12 @@ from browser import dump_dom, needs_chromium
 from changed_policies import changed_policy
 from command_line import assert_refused_without_gl, run_main
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.builtin import POLICIES
+from mobile_vla_ros.rollout.compare import Driver
+from mobile_vla_ros.rollout.jobs import Jobs
 from mobile_vla_ros.rollout.simulation import named
+from mobile_vla_ros.rollout.trial_log import FORMAT, TrialLog
 from mobile_vla_ros.sim import suites
 
 
@@ -219,6 +223,43 @@ def test_a_run_belongs_to_the_content_of_its_policy(small_run, tmp_path, capsys)
     status, _, err = run_main(capsys, 'simulate', *arguments, '--policy', other)
     assert status == 2
     assert 'policy ' in err
+
+
+def test_a_run_belongs_to_its_precision_and_backbone(tmp_path):
+    """An older log, which names neither, goes on."""
+    path = tmp_path / 'seen.jsonl'
+    header = {'suite': 'seen', 'seed': 0}
+    path.write_text(json.dumps({'format': FORMAT, **header}) + '\n')
+    with TrialLog(path, {**header, 'precision': 'bf16', 'backbone': 'elsewhere'}) as log:
+        assert log.trials == []
+    path.write_text(json.dumps({**log.header, 'precision': 'fp32'}) + '\n')
+    with pytest.raises(UserError, match='got precision fp32; expected precision bf16'):
+        TrialLog(path, {**header, 'precision': 'bf16', 'backbone': 'elsewhere'})
+
+
+def test_the_log_names_the_precision_that_auto_stands_for(small_run, tmp_path, capsys):
+    """And the backbone; on another device it may be another one."""
+    arguments = ('--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', tmp_path)
+    simulate(capsys, *arguments, '--policy', small_run / 'best', '--device', 'cpu')
+    header = json.loads((tmp_path / 'seen.jsonl').read_text().splitlines()[0])
+    assert (header['precision'], header['backbone']) == ('fp32', '')
+
+
+def test_a_command_stays_as_it_was_typed(tmp_path, capsys):
+    """Two slashes are one in a path only."""
+    _, _, err = run_main(capsys, 'simulate', '--policy', 'process:/no/such tcp://x', '--trials', 1)
+    assert '(/no/such tcp://x)' in err
+    assert Driver('process:/no/such tcp://x').policy == 'process:/no/such tcp://x'
+
+
+def test_a_dead_idle_process_is_missed_in_a_sentence():
+    """Though its input cannot be closed any more."""
+    driver = {'policy': None, 'control': 'zero', 'device': 'cpu'}
+    with pytest.raises(UserError, match='has ended; got SIGKILL'), Jobs(driver, 1) as jobs:
+        process = jobs._workers[0].process
+        process.kill()
+        process.wait()
+        list(jobs.drive('seen', range(1)))
 
 
 ENDLESS = ('simulate', '--suite', 'seen', '--control', 'zero', '--json', '--trials', '100000')

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros import ActionSpec, Frame, Plan, UserError, load_policy, spec_without_network
+from mobile_vla_ros.errors import Left
 from mobile_vla_ros.rollout.drivers import fingerprint
 from mobile_vla_ros.runtime.own_policy import is_own, own_policy
+from mobile_vla_ros.runtime.preflight import check_instruction
 
 TEXT = """
 import numpy as np
 from mobile_vla_ros import ActionSpec, Plan, UserError, spec_without_network
+from mobile_vla_ros.errors import Left
 
 class Good:
     axes = ('linear_x',)
@@ -41,6 +44,14 @@ class Exits:
     def __init__(self):
         raise SystemExit(3)
 
+class Leaves:
+    def __init__(self):
+        raise Left(0)
+
+class Puzzled(Good):
+    def unknown_words(self, instruction):
+        return 1 / 0
+
 class Bare:
     pass
 
@@ -51,7 +62,7 @@ class Wrong(Good):
     def __init__(self):
         super().__init__()
         object.__setattr__(self.spec, 'rate_hz', float('nan'))
-        object.__setattr__(self.spec, 'window', 0)
+        object.__setattr__(self.spec, 'window', 65)
 
 def a_class():
     return Good
@@ -112,7 +123,10 @@ def test_a_folder_of_that_name_is_a_bundle(stranger, monkeypatch):
         ('stranger:NOTHING', ('cannot be made', 'not callable')),
         ('stranger:Bare', ('no infer(); no reset(); its spec is NoneType',)),
         ('stranger:Mute', ('no infer()',)),
-        ('stranger:Wrong', ('spec.window 0; spec.rate_hz nan',)),
+        (
+            'stranger:Wrong',
+            ('spec.rate_hz is nan, not a number', 'spec.window is 65, not a whole'),
+        ),
         ('stranger:a_class', ('a class, not a policy',)),
         ('stranger:Flying', ('does not fit the base',)),
     ],
@@ -123,6 +137,19 @@ def test_what_cannot_drive_is_refused_in_a_sentence(name, words, stranger):
         load_policy(name)
     assert '\n' not in str(refused.value)
     assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_a_signal_during_the_load_is_no_mistake_of_the_policy(stranger):
+    """It goes on to what ends the node."""
+    with pytest.raises(Left):
+        own_policy('stranger:Leaves')
+
+
+def test_one_that_cannot_say_which_words_it_knows_fails_the_check_alone(stranger):
+    """Not the node, whose executor asks."""
+    check = check_instruction(own_policy('stranger:Puzzled'), 'go')
+    assert not check.ok
+    assert 'its unknown_words() failed: ZeroDivisionError' in check.sentence
 
 
 class Liar:
@@ -156,6 +183,24 @@ def test_a_plan_that_its_spec_does_not_promise_is_refused(plan, words, monkeypat
     with pytest.raises(UserError) as refused:
         own_policy(f'{__name__}:Liar').infer(WINDOW, 'go')
     assert words in str(refused.value)
+
+
+def test_trials_of_a_command_belong_to_its_files(tmp_path):
+    """To another text of the program, too; it is not started."""
+    (tmp_path / 'peer.py').write_text('1')
+    command = f'process:no_such_program {tmp_path / "peer.py"} tcp://localhost {"x" * 300}'
+    before = fingerprint(command)
+    (tmp_path / 'peer.py').write_text('2')
+    assert fingerprint(command) != before
+
+
+def test_a_plan_stays_as_it_was_checked(monkeypatch):
+    """Whatever the policy writes into its array afterwards."""
+    twists = np.zeros((3, 6))
+    monkeypatch.setattr(Liar, 'plan', Plan(200_000_000, twists, 10.0))
+    plan = own_policy(f'{__name__}:Liar').infer(WINDOW, 'go')
+    twists[:] = 9.0
+    assert not plan.twists.any()
 
 
 def test_controls_hide_the_image_and_the_instruction(stranger):

@@ -4,6 +4,7 @@ import gc
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from mobile_vla_ros import Frame, UserError, load_policy
 from mobile_vla_ros.runtime.own_policy import is_own, own_policy
-from mobile_vla_ros.runtime.process_policy import ProcessPolicy
+from mobile_vla_ros.runtime.process_policy import ProcessPolicy, end_all
 
 PEER = Path(__file__).parents[2] / 'helpers' / 'peer.py'
 COMMAND = f'{shlex.quote(sys.executable)} -I -S {PEER}'
@@ -54,12 +55,10 @@ def test_it_drives_by_its_name_as_any_other(tmp_path):
 @pytest.mark.parametrize(
     ('mood', 'words'),
     [
-        ('refuse', "refuses; got {'error': 'I do not know this word'}"),
+        ('refuse', 'refuses; got I do not know this word'),
         ('lie', 'another plan than its spec says; got shape (5, 1)'),
         ('words', 'sends no plan'),
         ('nothing', "sends no plan; got KeyError('twists')"),
-        ('list', 'refuses; got []'),
-        ('garbage', 'sends no JSON'),
     ],
 )
 def test_what_is_no_plan_is_a_fault_and_the_next_one_is_read(mood, words, policy):
@@ -68,6 +67,50 @@ def test_what_is_no_plan_is_a_fault_and_the_next_one_is_read(mood, words, policy
         policy.infer(WINDOW, mood)
     assert words in str(fault.value)
     assert policy.infer(WINDOW, 'go').twists[0, 0] == pytest.approx(SUM)
+
+
+@pytest.mark.parametrize(
+    ('mood', 'words'),
+    [
+        ('other', 'answers another request; got id 8, not 1'),
+        ('twice', 'sends no line of JSON'),
+        ('list', 'sends no object; got []'),
+        ('garbage', 'sends no line of JSON'),
+    ],
+)
+def test_an_answer_to_no_request_kills_it(mood, words, policy):
+    """The next ones might be plans for earlier images, stamped as if they were new."""
+    child = newest_child()
+    with pytest.raises(UserError) as fault:
+        policy.infer(WINDOW, mood)
+    assert words in str(fault.value)
+    assert not child.is_running()
+    with pytest.raises(UserError, match='has ended; got SIGKILL'):
+        policy.infer(WINDOW, 'go')
+
+
+def test_an_answer_too_many_kills_it_before_the_next_request(policy):
+    """Whenever it came; the plan before it was good."""
+    policy.infer(WINDOW, 'again')
+    time.sleep(0.5)
+    with pytest.raises(UserError, match='answers unasked'):
+        policy.infer(WINDOW, 'go')
+    with pytest.raises(UserError, match='has ended; got SIGKILL'):
+        policy.infer(WINDOW, 'go')
+
+
+def test_it_ends_with_all_that_it_started(capfd, monkeypatch):
+    """A shell, say; and what it prints is not our output."""
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    policy = ProcessPolicy(f'sh -c "echo threads $OMP_NUM_THREADS; {COMMAND}; true"')
+    shell = newest_child()
+    (child,) = shell.children()
+    end_all()
+    assert not shell.is_running()
+    child.wait(5)
+    assert capfd.readouterr() == ('', 'threads 1\n')
+    with pytest.raises(UserError, match='has ended; got SIGKILL'):
+        policy.infer(WINDOW, 'go')
 
 
 @pytest.mark.parametrize('how', ['die', 'flood', signal.SIGKILL])
@@ -106,9 +149,10 @@ def test_a_silent_one_is_given_up_in_time_and_its_late_answer_dropped(policy, mo
         (f'{COMMAND} nonsense', 'has ended; got status 1'),
         (f"""{COMMAND} '{{"axes": ["sideways"]}}'""", "unknown axis; got 'sideways'"),
         (f"""{COMMAND} '{{"axes": 3}}'""", 'sends no valid spec'),
-        (f"""{COMMAND} '{{"rate_hz": "fast"}}'""", 'sends no valid spec'),
+        (f"""{COMMAND} '{{"rate_hz": "fast"}}'""", "rate_hz is 'fast', not a number"),
         (f"""{COMMAND} '{{"rate_hz": NaN}}'""", 'nan'),
-        (f"""{COMMAND} '{{"window": 1.5}}'""", 'spec.window 1.5'),
+        (f"""{COMMAND} '{{"window": 1.5}}'""", 'window is 1.5, not a whole number'),
+        (f"""{COMMAND} '{{"chunk": 1001}}'""", 'chunk is 1001, not a whole number from 1 to 1000'),
     ],
 )
 def test_one_that_cannot_start_is_refused_in_a_sentence(command, words):
