@@ -82,6 +82,7 @@ def exported(
     :param note: called with each sentence on what the set has, and what it has not.
     :raises UserError: when the folder is in use, or nothing can be exported; nothing is left.
     """
+    out = out.absolute()
     if (out / layout.INFO).is_file():
         yield from ((one, _skipped(out, f'{out} exists')) for one in paths)
         return

@@ -367,6 +367,21 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(
     assert [one.name for one in tmp_path.iterdir()] == ['in']
 
 
+def test_the_folder_of_a_set_may_be_this_one_and_its_options_are_its_own(
+    tmp_path, capsys, monkeypatch
+):
+    """`--out .` has no name; csv heeds no --fps; a set has no events."""
+    write(tmp_path / 'in')
+    (tmp_path / 'set').mkdir()
+    monkeypatch.chdir(tmp_path / 'set')
+    assert export(tmp_path / 'in', '--out', '.') == 0
+    about = json.loads(described(tmp_path / 'set')[2][0]['mobile_vla/about'])
+    assert about['health'] and 'events' not in about
+    command = ['episodes', 'export', str(tmp_path / 'in'), '--out', str(tmp_path / 'csv')]
+    assert main([*command, '--format', 'csv', '--fps', '5']) == 2
+    assert '--fps, --state and --actions go with' in capsys.readouterr().err
+
+
 def test_a_folder_of_something_else_and_a_missing_library_are_said(tmp_path, capsys, monkeypatch):
     """Neither is overwritten, nor a traceback."""
     write(tmp_path / 'in')
