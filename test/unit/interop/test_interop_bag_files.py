@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from backports import zstd
 
 from bags import (
     PERIOD_NS,
@@ -280,6 +281,25 @@ def test_a_ros_1_bag_is_read_up_to_a_cut_and_without_its_index(tmp_path, compres
         last = len(episode) - 1
         assert 6 <= last < 16
         assert np.array_equal(episode.frame(last).image, pixels_of(last, (240, 180)))
+
+
+def test_a_damaged_connection_of_a_ros_1_bag_is_left_out(tmp_path):
+    """The others are read, and the episode says so."""
+    messages = [*drive(), ('/odom', odometry(START_NS, (0.25, 0.0, 0.0), 1.0), START_NS)]
+    bag = write_bag(tmp_path / 'drive', messages, 'none')
+    bag.write_bytes(bag.read_bytes().replace(b'type=nav_msgs', b'tipe=nav_msgs'))
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert len(episode) == len(episode.commands) == 12
+        assert 'a connection is damaged' in events(episode, 'problem')[0]
+
+
+def test_a_full_disk_stops_the_decompression_of_a_file(tmp_path, monkeypatch):
+    """Before it is full."""
+    monkeypatch.setattr(bag_files, 'MIN_FREE_BYTES', 1 << 62)
+    bag = write_bag(tmp_path / 'drive', drive())
+    whole = tmp_path / 'drive.mcap.zstd'
+    whole.write_bytes(zstd.compress(next(bag.glob('*.mcap')).read_bytes()))
+    assert 'the disk has no room' in import_one(whole, tmp_path / 'out', PNG).reason
 
 
 def test_a_hostile_ros_1_bag_is_refused_in_a_sentence(tmp_path):
