@@ -27,6 +27,7 @@ from mcap_records import channel, chunk, mcap, message, record, records_of
 from mobile_vla_ros.episode.timing.timeline import segments
 from mobile_vla_ros.interop.bags import bag_files
 from mobile_vla_ros.interop.bags.bag_files import MAX_BYTES
+from mobile_vla_ros.interop.bags.ros1_file import MAGIC, Ros1File
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.source import ImportOptions
 
@@ -291,6 +292,20 @@ def test_a_damaged_connection_of_a_ros_1_bag_is_left_out(tmp_path):
     with imported_episode(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 12
         assert 'a connection is damaged' in events(episode, 'problem')[0]
+
+
+def test_a_long_definition_of_a_ros_1_bag_is_read(tmp_path):
+    """The type of its connection may come behind it."""
+
+    def fields(**values):
+        pairs = [name.encode() + b'=' + value for name, value in values.items()]
+        data = b''.join(struct.pack('<I', len(one)) + one for one in pairs)
+        return struct.pack('<I', len(data)) + data
+
+    head = fields(op=b'\x07', conn=bytes(4), topic=b'/odom')
+    data = fields(message_definition=b'x' * 100_000, type=b'nav_msgs/Odometry')
+    (tmp_path / 'a.bag').write_bytes(MAGIC + head + data)
+    assert {one.name for one in Ros1File(tmp_path / 'a.bag').silent} == {'/odom'}
 
 
 def test_a_full_disk_stops_the_decompression_of_a_file(tmp_path, monkeypatch):
