@@ -267,7 +267,7 @@ def export(
                 remedy='choose another folder with --out',
             )
         try:
-            with _hidden(out) as hidden:
+            with hidden_folder(out) as hidden:
                 inside = hidden / target.name
                 inside.mkdir()
                 FORMATS[kind](episode, inside)
@@ -284,21 +284,26 @@ def export(
 
 
 def clear_away(out: Path) -> None:
-    """Remove the remains of killed exports from a folder, but not those of running ones."""
+    """Remove the hidden folders of processes that were killed from a folder."""
     for hidden in out.glob(f'{PARTIAL}*'):
         with contextlib.suppress(OSError), locked(hidden):
             shutil.rmtree(hidden)
 
 
 @contextlib.contextmanager
-def _hidden(out: Path) -> Iterator[Path]:
+def hidden_folder(out: Path) -> Iterator[Path]:
     """Provide a hidden folder, locked while this process lives, and remove it afterwards."""
-    hidden = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out))
-    try:
-        with locked(hidden):
+    with contextlib.ExitStack() as lock:
+        while True:
+            hidden = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out))
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                lock.enter_context(locked(hidden))
+                if hidden.is_dir():  # else another process cleared it away before it was locked
+                    break
+        try:
             yield hidden
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.quality.verdict import Health, sentences
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.disk import DiskFull
+from mobile_vla_ros.episode.storage.hdf5_gate import MAX_TEXT
 from mobile_vla_ros.episode.storage.part_file import rewrite_text
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.export import clear_away, hidden_folder
 from mobile_vla_ros.interop.importers import importer_of
 from mobile_vla_ros.interop.labels import INSTRUCTION, OUTCOME, Labels
 from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions, Source
@@ -86,7 +89,8 @@ def import_episodes(
     labels = labels or Labels('')
     labels.check(sources)
     _prepare(out)
-    with FileWorker() as worker, TemporaryDirectory(prefix='mobile_vla_') as scratch:
+    clear_away(out)
+    with FileWorker() as worker, hidden_folder(out.absolute()) as scratch:
         known = _origins(out, worker)
         try:
             for path in sources:
@@ -103,7 +107,7 @@ def _import_by(
     options: ImportOptions,
     seen: Callable[[Path, int], None],
     known: dict[str, Path],
-    scratch: str,
+    scratch: Path,
     labels: Labels,
 ) -> Iterator[ImportResult]:
     """Import the episodes of one source in the other process; add them to the known ones."""
@@ -123,7 +127,7 @@ def _import_by(
                 path.absolute(),
                 key,
                 origin,
-                *(str(known.get(origin, '')), str(out.absolute()), plain, scratch),
+                *(str(known.get(origin, '')), str(out.absolute()), plain, str(scratch)),
                 whole=True,
                 step=lambda frames: seen(source, frames),  # noqa: B023
             )
@@ -142,6 +146,8 @@ def _import_by(
             found['health'],
             tuple(found['notes']),
         )
+    for one in labels.unknown(path, origins):
+        yield ImportResult(one, FAILED, reason='the labels name it, but there is no such episode')
 
 
 def origins_in(source: Path, options: dict[str, Any]) -> dict[str, str]:
@@ -232,8 +238,11 @@ def _import(
     seen: Callable[[int], None],
 ) -> ImportResult:
     with opening as opened:
+        # Of longer ones the episode could not be opened.
+        long = [name for name, one in opened.info.items() if len(one) > MAX_TEXT]
+        notes = (*opened.notes, *(f'{name} is cut to {MAX_TEXT} characters' for name in long))
         info = ImportedInfo(
-            **opened.info,
+            **{name: one[:MAX_TEXT] for name, one in opened.info.items()},
             origin=origin,
             base_command_timeout_s=options.base_command_timeout_s,
         )
@@ -276,7 +285,7 @@ def _import(
     if health['verdict'] == 'bad':
         path.unlink()
         raise UserError('it cannot be trained on', got='; '.join(health['reasons']))
-    return ImportResult(source, IMPORTED, path, health=health, notes=opened.notes)
+    return ImportResult(source, IMPORTED, path, health=health, notes=notes)
 
 
 def _skipped(source: Path, path: Path) -> ImportResult:
@@ -289,6 +298,8 @@ def _prepare(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot create the folder {out}', got=error.strerror) from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UserError(f'cannot write into the folder {out}')
     _clear_away(out)
 
 

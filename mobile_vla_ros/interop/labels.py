@@ -46,11 +46,11 @@ class Labels:
             table = Path(text).expanduser()
             for name, values in read_table(table):
                 check_outcome(values.get(OUTCOME) or OUTCOMES[0])
-                self._rows[Path(os.path.abspath(table.parent / name))] = values
+                self._rows[_absolute(table.parent / name)] = values
 
     def check(self, sources: Iterable[Path]) -> None:
         """Raise UserError for a row of the table that names none of the sources."""
-        known = {one for path in map(Path.absolute, sources) for one in (path, bare(path))}
+        known = {one for path in map(_absolute, sources) for one in (path, bare(path))}
         missing = [one for one in self._rows if known.isdisjoint((one, *one.parents))]
         if missing:
             more = f' and {len(missing) - MAX_NAMED} more' if len(missing) > MAX_NAMED else ''
@@ -60,6 +60,13 @@ class Labels:
                 expected='files and folders among the sources, as seen from its folder',
             )
 
+    def unknown(self, source: Path, keys: Iterable[str]) -> list[Path]:
+        """Return the rows of the table that name an episode of a source which it has not."""
+        path = _absolute(source)
+        places = [path] if bare(path).is_dir() else [path, bare(path)]
+        known = {one / key for one in places for key in ('', *keys)}
+        return [one for one in self._rows if one not in known and {*places} & {*one.parents}]
+
     def of(self, source: Path, key: str) -> dict[str, str]:
         """
         Return the instruction and the outcome of an episode, as far as they are said.
@@ -67,7 +74,7 @@ class Labels:
         :raises UserError: when the name of the source does not fit the pattern.
         """
         if self._pattern is None:
-            path = source.absolute()
+            path = _absolute(source)
             names = (path, bare(path), path / key, bare(path) / key)
             found = [self._rows.get(one, {}) for one in names]
             return {name: value for row in found for name, value in row.items() if value.strip()}
@@ -78,3 +85,7 @@ class Labels:
         if INSTRUCTION in values:
             values[INSTRUCTION] = re.sub(r'[_\s-]+', ' ', values[INSTRUCTION]).strip()
         return values
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # without `..`, as the table's

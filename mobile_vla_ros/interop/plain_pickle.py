@@ -161,7 +161,9 @@ def _made(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _array(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    stored = data.encode('latin1') if isinstance(data, str) else bytes(data)  # str: of Python 2
+    stored = data.encode('latin1') if isinstance(data, str) else data  # str: of Python 2
+    if not isinstance(stored, (bytes, bytearray)):
+        raise TypeError(f'{type(stored).__name__}, not bytes')
     if len(stored) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f'{len(stored)} bytes for an array of {shape}')
     return np.frombuffer(stored, dtype).reshape(shape, order='F' if order == 'F' else 'C')

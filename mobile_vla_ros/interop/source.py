@@ -154,7 +154,8 @@ class ImportedInfo(EpisodeInfo):
     """
     Attributes of an imported episode.
 
-    :param origin_attributes: attributes of the source as JSON; '' if it has none.
+    :param origin_attributes: attributes of the source as JSON, its begin if it is too long for an
+        episode; '' if it has none.
     """
 
     origin_attributes: str = ''

@@ -15,7 +15,7 @@ import numpy as np
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import decode
-from mobile_vla_ros.interop.plain_pickle import read_arrays
+from mobile_vla_ros.interop.plain_pickle import MAX_BYTES, read_arrays
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
@@ -32,7 +32,8 @@ def open_trajectory(
     :raises UserError: when its poses cannot be read, images are missing, or its rate or
         instruction is unknown; ``Source.copy`` raises it for a broken image.
     """
-    arrays = read_arrays((path / MARKER).read_bytes())
+    with (path / MARKER).open('rb') as file:
+        arrays = read_arrays(file.read(MAX_BYTES + 1))
     shapes = {name: getattr(arrays.get(name), 'shape', None) for name in ('position', 'yaw')}
     count = len(arrays['yaw']) if shapes['yaw'] else 0
     if count < 2 or shapes != {'position': (count, 2), 'yaw': (count,)}:
@@ -53,6 +54,7 @@ def open_trajectory(
         )
     if options.rate_hz is None:
         raise UserError('it has no times', remedy='give --rate the poses a second')
+    surplus = sum(one.stem.isdecimal() for one in path.glob('*.jpg')) - count
     created_ns, rate_hz = (path / MARKER).stat().st_mtime_ns, options.rate_hz
     twists = velocities(arrays['position'], arrays['yaw'], rate_hz)
     yield Source(
@@ -61,6 +63,7 @@ def open_trajectory(
         {'instruction': options.or_given('')},
         rate_hz,
         timed=False,
+        notes=(f'not imported: {surplus} images beyond the last pose',) if surplus else (),
     )
 
 

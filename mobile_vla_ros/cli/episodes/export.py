@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.camera and args.format != 'csv':
         raise UserError('--camera goes with --format csv: a bag has every camera')
+    if args.format != 'lerobot' and {args.video, args.fps, args.state, args.actions} - {'', None}:
+        raise UserError('--video, --fps, --state and --actions go with --format lerobot')
     out, paths = args.out.expanduser(), episodes_at(args.path)
     excluded = args.path.expanduser().is_file()
     notes: list[str] = []

@@ -10,8 +10,8 @@ from mobile_vla_ros.errors import UserError
 # Fields of `ImportOptions`, which has the defaults.
 OPTIONS = (
     ('rate', 'HZ', float, 'rows or poses a second, of files without times'),
-    ('images', 'PATH', str, 'images of HDF5, of an unknown layout or several cameras'),
-    ('actions', 'A', str, 'PATH of three columns, or linear_x=PATH[0],angular_z=PATH[1]'),
+    ('images', 'PATH', str, 'images of HDF5 or LeRobot: of an unknown layout or several cameras'),
+    ('actions', 'A', str, 'PATH of three columns, or linear_x=PATH[0],…; LeRobot: NAME*FACTOR'),
     ('colour', 'C', str, 'order of the colours there: rgb or bgr'),
     ('scale', 'S', str, 'm/s and rad/s at full deflection: linear_x=1.0,angular_z=2.0'),
     ('wheelbase', 'M', float, 'metres between the axles of a base that steers'),
@@ -30,7 +30,7 @@ def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'import',
-        help='import bags of ROS 1 and 2, HDF5, donkeycar tubs, GNM trajectories',
+        help='import bags of ROS 1 and 2, HDF5, LeRobot sets, tubs, GNM trajectories',
         description='Import recordings of other layouts (docs/recording.md has an example of '
         'each), each episode completely or not at all. Those imported before are skipped, or get '
         'the instruction given now. Whatever is not imported is named. Exit status 1 if a source '

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 import lz4.frame
 
+from mobile_vla_ros.episode.storage.disk import free_bytes
 from mobile_vla_ros.errors import UserError
 
 if sys.version_info >= (3, 14):  # lz4 and zstd come with rosbags
@@ -27,6 +28,7 @@ else:
 
 MAX_BYTES = 1 << 26  # of a chunk or a message; a raw image of 22 megapixels
 MAX_RATIO = 1000  # of a file compressed as a whole
+MIN_FREE_BYTES = 1 << 28  # to leave on the disk that it is decompressed on
 MAX_PARTS = 1 << 20
 MAX_NAME = 4096
 MAX_SCHEMA, MAX_DEFINITIONS = 1 << 16, 1000  # bytes of a schema; how many of their texts are kept
@@ -258,7 +260,7 @@ def inflate_file(stored: Path, target: Path) -> None:
     """
     Write a file that was compressed as a whole (zstd) as it was before.
 
-    :raises UserError: when it grows beyond ``MAX_RATIO``.
+    :raises UserError: when it grows beyond ``MAX_RATIO``, or the disk has no room for it.
     """
     limit, size = MAX_RATIO * stored.stat().st_size, 0
     with stored.open('rb') as source, zstd.open(source) as whole, target.open('xb') as file:
@@ -269,6 +271,12 @@ def inflate_file(stored: Path, target: Path) -> None:
                     'it grows too much when it is decompressed',
                     got=f'{size} bytes',
                     expected=f'at most {MAX_RATIO} times its own size',
+                )
+            if free_bytes(target.parent) < MIN_FREE_BYTES + len(block):
+                raise UserError(
+                    'the disk has no room for what it is when it is decompressed',
+                    got=f'{size} bytes and more',
+                    remedy='make room, or choose another --out',
                 )
             file.write(block)
 

@@ -18,6 +18,12 @@ DEFINITIONS = {
     'float32 acceleration\nfloat32 jerk\n',
     ACKERMANN_STAMPED: 'std_msgs/Header header\nackermann_msgs/AckermannDrive drive\n',
 }
+# Options that concern the messages of one type alone.
+HEEDED = {
+    JOY: {'scale', 'actions'},
+    ACKERMANN: {'wheelbase_m'},
+    ACKERMANN_STAMPED: {'wheelbase_m'},
+}
 JOY_AXES = 'linear_x=axes[1],linear_y=axes[0],angular_z=axes[3]'  # as the console's
 ELEMENT = re.compile(r'(axes|buttons)\[(\d{1,3})\]')
 
@@ -38,17 +44,24 @@ def reader_of(kind: str, options: ImportOptions) -> Reader:
     """
     Return the reader of a type in ``TYPES``.
 
-    :raises UserError: when an option that it needs is missing.
+    :raises UserError: when an option that it needs is missing, or one is given that it ignores.
     """
+    for name in sorted({'scale', 'actions', 'wheelbase_m'} - HEEDED.get(kind, set())):
+        if getattr(options, name):
+            raise UserError(
+                f'commands of {kind} do not heed the option {name}',
+                got=getattr(options, name),
+                remedy='leave it out, or import what needs it by itself',
+            )
     return TYPES[kind](options)
 
 
 def _joy(options: ImportOptions) -> Reader:
-    scales = scales_of(options.scale)
-    places = {
-        name: ELEMENT.fullmatch(one) for name, one in axes_of(options.actions or JOY_AXES).items()
-    }
-    if scales.keys() - {name for name, found in places.items() if found}:
+    given = axes_of(options.actions)
+    scales = scales_of(options.scale, given)
+    places = {name: ELEMENT.fullmatch(one) for name, one in (given or axes_of(JOY_AXES)).items()}
+    known = {name for name, found in places.items() if found}
+    if scales.keys() - known or (options.actions and not given):
         raise UserError(
             'actions of a joystick cannot be mapped so', got=options.actions, expected=JOY_AXES
         )

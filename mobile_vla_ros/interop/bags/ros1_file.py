@@ -21,7 +21,7 @@ from mobile_vla_ros.types import NANOSECONDS
 
 MAGIC = b'#ROSBAG V2.0\n'
 MESSAGE, BAG, INDEX, CHUNK, CHUNK_INFO, CONNECTION = range(2, 8)
-MAX_HEADER = 1 << 16  # bytes of the fields of a record, and of those of a connection
+MAX_HEADER, MAX_CONNECTION = 1 << 16, 1 << 20  # bytes of the fields of a record, a connection
 ROS1 = 'ros1'
 DECOMPRESSORS = {'bz2': bz2.BZ2Decompressor, 'lz4': lz4.frame.LZ4FrameDecompressor}
 Fields = dict[bytes, bytes]
@@ -96,7 +96,7 @@ class Ros1File:
             elif operation == INDEX:
                 self._counts[_number(fields, b'conn')] += _number(fields, b'count')
             elif operation == CONNECTION:
-                self._connect(fields, file.read(min(length, MAX_HEADER)))
+                self._connect(fields, file.read(min(length, MAX_CONNECTION)))
             place += length
         if not closed or place != self._end:
             self.note = 'it is cut short: its messages up to there were read'
@@ -109,11 +109,15 @@ class Ros1File:
                 if _number(fields, b'op') == MESSAGE:
                     self._counts[_number(fields, b'conn')] += 1
                 elif _number(fields, b'op') == CONNECTION:
-                    self._connect(fields, bytes(data))
+                    self._connect(fields, bytes(data[:MAX_CONNECTION]))
 
     def _connect(self, fields: Fields, data: bytes) -> None:
-        kind = normalize_msgtype(_fields(data)[b'type'].decode(errors='replace'))
-        name = fields[b'topic'].decode(errors='replace')
+        kind = _fields(data).get(b'type', b'').decode(errors='replace')
+        name = fields.get(b'topic', b'').decode(errors='replace')
+        if not kind or not name:
+            self.note = self.note or 'a connection is damaged: its messages were not read'
+            return
+        kind = normalize_msgtype(kind)
         self._connections[_number(fields, b'conn')] = Topic(name, kind, ROS1)
 
     def _records_of(self, part: int) -> Iterator[tuple[int, Fields, memoryview]]:

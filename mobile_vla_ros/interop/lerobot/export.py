@@ -6,6 +6,7 @@ Each episode has a data file of its own and, of a set of video, a video; its fac
 that an export that was killed goes on with the episode that it was at.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mobile_vla_ros.episode.catalog.inspect import vetted
+from mobile_vla_ros.episode.storage import edits
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import replaced, sync, sync_tree
@@ -52,7 +54,12 @@ class Wanted:
     actions: str = ''
 
     def __post_init__(self) -> None:
-        actions.parse(self.actions)
+        if any(one.factor is not None for one in actions.parse(self.actions)):
+            raise UserError(
+                'the actions of an export have no factors: they are in m/s and rad/s',
+                got=self.actions,
+                expected='AXIS=NAME,…',
+            )
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
             raise UserError(
                 'a set needs frames a second', got=self.fps, expected=f'--fps 1 to {MAX_FPS}'
@@ -75,6 +82,7 @@ def exported(
     :param note: called with each sentence on what the set has, and what it has not.
     :raises UserError: when the folder is in use, or nothing can be exported; nothing is left.
     """
+    out = out.absolute()
     if (out / layout.INFO).is_file():
         yield from ((one, _skipped(out, f'{out} exists')) for one in paths)
         return
@@ -111,9 +119,8 @@ def _build(
     note: Callable[[str], None],
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     contents: dict[Path, Content] = {}
-    names = {entry['name'] for entry in _done(hidden)}
     for path in paths:
-        _, fault = next(vetted([path], images=path.name not in names))
+        _, fault = next(vetted([path]))
         try:
             if fault is not None:
                 raise fault
@@ -127,10 +134,10 @@ def _build(
     if not contents:
         raise UserError('there is no episode to export', got=f'{len(paths)} left out')
     setup = _setup(contents, wanted)
-    settings = json.dumps(asdict(setup))
+    settings = json.dumps([asdict(setup), [_state(path) for path in contents]])
     kept = hidden / SETTINGS
     if kept.exists() and kept.read_text() != settings:
-        note('an export with other settings was interrupted: it starts again')
+        note('an export of other episodes or settings was interrupted: it starts again')
         for one in hidden.iterdir():
             shutil.rmtree(one) if one.is_dir() else one.unlink()
     (hidden / DONE).parent.mkdir(exist_ok=True)
@@ -138,7 +145,6 @@ def _build(
         with replaced(kept) as file:
             file.write(settings)
     entries = _done(hidden)
-    names = {entry['name'] for entry in entries}
     single = 0
     for path in paths:
         if path not in contents:
@@ -165,6 +171,13 @@ def _build(
     sync(out.parent)
     for sentence in _sentences(setup, entries, single, contents):
         note(sentence)
+
+
+def _state(path: Path) -> list[Any]:
+    """Return what changes when an episode, or an edit of it, does."""
+    about, beside = path.stat(), edits.path_of(path)
+    edited = hashlib.sha256(beside.read_bytes()).hexdigest() if beside.is_file() else ''
+    return [str(path.resolve()), about.st_size, about.st_mtime_ns, edited]
 
 
 def _skipped(out: Path, reason: str) -> dict[str, Any]:

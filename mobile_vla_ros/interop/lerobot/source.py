@@ -31,7 +31,6 @@ BLOCK, IMAGES_BLOCK = 4096, 16  # rows at a time
 MAX_OVERTAKEN = 8  # frames that a frame may be late
 TOLERANCE_S = 1e-4  # of a time, as LeRobot has it
 SINCE_2001_NS = 10**18  # a later receipt is a Unix time
-UNSCALED = ('earthrover',)  # begin of robot types whose actions are from -1 to 1
 
 
 def episodes_of(path: Path) -> dict[str, str]:
@@ -84,7 +83,7 @@ def open_episode(path: Path, key: str, options: ImportOptions) -> Iterator[Sourc
         found.fps,
         timed=rows.timed,
         outcome=rows.outcome,
-        notes=tuple(rows.notes(camera, bool(options.actions))),
+        notes=tuple(rows.notes(camera)),
     )
 
 
@@ -173,7 +172,7 @@ class _Rows:
             )
             seen()
 
-    def notes(self, camera: str, is_given: bool) -> Iterator[str]:
+    def notes(self, camera: str) -> Iterator[str]:
         """Yield what is not imported, and what to look at."""
         known = {camera, layout.ACTION, 'timestamp', *layout.INDEXES, *layout.TIMES}
         known |= {layout.COMMAND, layout.TAKEOVER, layout.OUTCOME, layout.VERDICT}
@@ -185,8 +184,6 @@ class _Rows:
         unused = [name for name in names if name not in used]
         if unused and not self._is_ours:
             yield f'actions not imported: {", ".join(unused)}'
-        if self._set.robot_type.startswith(UNSCALED) and not is_given:
-            yield 'its actions are from -1 to 1, not m/s: --actions linear_x=NAME*FACTOR,…'
 
 
 def _by_receipt(images: Iterator[bytes], steady_ns: np.ndarray) -> Iterator[tuple[int, bytes]]:

@@ -80,33 +80,38 @@ class VideoWriter:
 
 def at(path: Path, times_s: np.ndarray, tolerance_s: float) -> Iterator[np.ndarray]:
     """
-    Yield the frames of a video at some times.
+    Yield the frames of a video that are the nearest to some times.
 
     :param times_s: (N,) increasing, N > 0.
     :returns: (height, width, 3) uint8 BGR each.
-    :raises UserError: when the video is missing or broken, or has no frame at a time.
+    :raises UserError: when the video is missing or broken, or has no frame near a time.
     """
     if not path.is_file():
         raise UserError(f'the video {path.name} is missing', got=f'no {path}')
-    wanted = iter(times_s.tolist())
     try:
         with av.open(str(path), format='mp4') as container:
             stream = container.streams.video[0]
+            # Instead of guessing what is missing.
+            stream.codec_context.options = {'err_detect': 'explode'}
             base, start = stream.time_base, stream.start_time or 0
             assert base is not None, 'a stream of MP4 has one'
             first = start + int((times_s[0] - tolerance_s) / base)
             container.seek(max(first, start), stream=stream, backward=True)
-            time_s = next(wanted)
-            for frame in container.decode(stream):
-                found_s = float(((frame.pts or 0) - start) * base)
-                if found_s < time_s - tolerance_s:
-                    continue
-                if found_s > time_s + tolerance_s:
-                    break
-                check_size(frame.width, frame.height)
-                yield frame.to_ndarray(format='bgr24')
-                if (time_s := next(wanted, -1.0)) < 0:
-                    return
+            frames = (
+                (float(((frame.pts or 0) - start) * base), frame)
+                for frame in container.decode(stream)
+            )
+            found, later = next(frames, None), next(frames, None)
+            for time_s in times_s.tolist():
+                while found and later and abs(later[0] - time_s) < abs(found[0] - time_s):
+                    found, later = later, next(frames, None)
+                if found is None or abs(found[0] - time_s) > tolerance_s:
+                    raise UserError(
+                        f'the video {path.name} lacks frames', got=f'none at {time_s:.3f} s'
+                    )
+                if found[1].is_corrupt:
+                    raise ValueError(f'the frame at {time_s:.3f} s is damaged')
+                check_size(found[1].width, found[1].height)
+                yield found[1].to_ndarray(format='bgr24')
     except (av.error.FFmpegError, IndexError, TypeError, ValueError) as error:
         raise UserError(f'the video {path.name} cannot be read', got=first_line(error)) from None
-    raise UserError(f'the video {path.name} lacks frames', got=f'none at {time_s:.3f} s')

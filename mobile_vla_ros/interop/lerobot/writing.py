@@ -82,9 +82,10 @@ def write_episode(
         )
         task = episode.instruction.strip()
         tasks = [*dict.fromkeys([*(one['task'] for one in parts_before), task])]
+        facts_of = {name: one for name, one in about(episode).items() if name != 'events'}
         facts = {
             'task': task,
-            'about': json.dumps(about(episode), ensure_ascii=False),
+            'about': json.dumps(facts_of, ensure_ascii=False),
             layout.OUTCOME: episode.outcome,
             layout.VERDICT: verdict_of(episode),
         }

@@ -88,6 +88,9 @@ def test_a_topic_that_is_named_gives_the_commands(tmp_path, storage, message, op
         (ackermann, {}, '--wheelbase'),
         (joy, {}, '--scale'),
         (joy, {'scale': 'linear_x=1', 'actions': 'linear_x=buttons'}, 'cannot be mapped so'),
+        (joy, {'scale': 'linear_x=1', 'actions': 'linear_x=axes[1],linear_y=axes[0]'}, '--scale'),
+        (joy, {'scale': 'linear_x=1', 'wheelbase_m': 0.5}, 'do not heed the option wheelbase_m'),
+        (OF_ODOMETRY[0], {'scale': 'linear_x=1'}, 'do not heed the option scale'),
         (lambda i, ns: odometry(ns, (0.0, 0.0, 0.0), i / 10), {}, 'has no velocities'),
     ],
 )

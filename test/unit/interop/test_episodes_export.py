@@ -274,7 +274,7 @@ def test_the_files_of_a_running_export_are_kept(tmp_path):
     """Two exports into one folder: the later one does not delete the other's files."""
     from mobile_vla_ros.interop import export as module
 
-    with module._hidden(tmp_path) as hidden:
+    with module.hidden_folder(tmp_path) as hidden:
         module.clear_away(tmp_path)
         assert hidden.exists()
     assert not hidden.exists()

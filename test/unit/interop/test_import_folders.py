@@ -153,6 +153,14 @@ def test_a_trajectory_gives_the_speeds_that_drove_it(tmp_path):
         assert np.array_equal(episode.commands.received_ns, episode.frame_received_ns[:11])
 
 
+def test_images_beyond_the_last_pose_are_named(tmp_path):
+    """Nothing is left out in silence."""
+    folder = write_trajectory(tmp_path / 'drive_0')
+    (folder / '12.jpg').write_bytes(JPEGS[0])
+    outcome = import_one(folder, tmp_path / 'out', ImportOptions('go', rate_hz=4.0))
+    assert outcome.notes == ('not imported: 1 images beyond the last pose',)
+
+
 @pytest.mark.parametrize(
     ('spoil', 'reason'),
     [

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from backports import zstd
 
 from bags import (
     PERIOD_NS,
@@ -26,6 +27,7 @@ from mcap_records import channel, chunk, mcap, message, record, records_of
 from mobile_vla_ros.episode.timing.timeline import segments
 from mobile_vla_ros.interop.bags import bag_files
 from mobile_vla_ros.interop.bags.bag_files import MAX_BYTES
+from mobile_vla_ros.interop.bags.ros1_file import MAGIC, Ros1File
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.source import ImportOptions
 
@@ -280,6 +282,39 @@ def test_a_ros_1_bag_is_read_up_to_a_cut_and_without_its_index(tmp_path, compres
         last = len(episode) - 1
         assert 6 <= last < 16
         assert np.array_equal(episode.frame(last).image, pixels_of(last, (240, 180)))
+
+
+def test_a_damaged_connection_of_a_ros_1_bag_is_left_out(tmp_path):
+    """The others are read, and the episode says so."""
+    messages = [*drive(), ('/odom', odometry(START_NS, (0.25, 0.0, 0.0), 1.0), START_NS)]
+    bag = write_bag(tmp_path / 'drive', messages, 'none')
+    bag.write_bytes(bag.read_bytes().replace(b'type=nav_msgs', b'tipe=nav_msgs'))
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert len(episode) == len(episode.commands) == 12
+        assert 'a connection is damaged' in events(episode, 'problem')[0]
+
+
+def test_a_long_definition_of_a_ros_1_bag_is_read(tmp_path):
+    """The type of its connection may come behind it."""
+
+    def fields(**values):
+        pairs = [name.encode() + b'=' + value for name, value in values.items()]
+        data = b''.join(struct.pack('<I', len(one)) + one for one in pairs)
+        return struct.pack('<I', len(data)) + data
+
+    head = fields(op=b'\x07', conn=bytes(4), topic=b'/odom')
+    data = fields(message_definition=b'x' * 100_000, type=b'nav_msgs/Odometry')
+    (tmp_path / 'a.bag').write_bytes(MAGIC + head + data)
+    assert {one.name for one in Ros1File(tmp_path / 'a.bag').silent} == {'/odom'}
+
+
+def test_a_full_disk_stops_the_decompression_of_a_file(tmp_path, monkeypatch):
+    """Before it is full."""
+    monkeypatch.setattr(bag_files, 'MIN_FREE_BYTES', 1 << 62)
+    bag = write_bag(tmp_path / 'drive', drive())
+    whole = tmp_path / 'drive.mcap.zstd'
+    whole.write_bytes(zstd.compress(next(bag.glob('*.mcap')).read_bytes()))
+    assert 'the disk has no room' in import_one(whole, tmp_path / 'out', PNG).reason
 
 
 def test_a_hostile_ros_1_bag_is_refused_in_a_sentence(tmp_path):

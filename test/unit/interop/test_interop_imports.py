@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -107,6 +108,23 @@ def test_a_second_run_imports_nothing_twice(mixture, tmp_path, capsys):
     assert all(
         row['health']['verdict'] in ('good', 'poor') for row in rows if row['status'] == 'imported'
     )
+
+
+def test_copies_are_made_beside_the_episodes_and_long_attributes_cut(
+    tmp_path, capsys, monkeypatch
+):
+    """Not in /tmp, which may be memory; an episode with more could not be opened."""
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'nowhere'))
+    path = legacy_file(tmp_path / 'old.h5')
+    with h5py.File(path, 'a') as file:
+        for number in range(40):
+            file.attrs[f'note{number}'] = 'x' * 30_000
+    out = tmp_path / 'out'
+    assert run(path, out) == 0
+    assert 'origin_attributes is cut to 1048576 characters' in capsys.readouterr().out
+    (episode,) = out.iterdir()
+    with Episode.open(episode) as found:
+        assert len(found.attributes['origin_attributes']) == 1 << 20
 
 
 def test_importing_again_with_a_better_sentence_updates_it(tmp_path, capsys):
@@ -316,7 +334,7 @@ def test_an_interrupted_import_leaves_no_partial_episode(tmp_path, number, statu
         process.wait()
     assert process.returncode == status and 'Traceback' not in error
     assert not [one for one in out.glob('*') if not one.name.startswith('.')]
-    assert len(list(out.iterdir())) == (0 if number == signal.SIGINT else 1)
+    assert len(list(out.iterdir())) == (0 if number == signal.SIGINT else 2)
     assert run(legacy_file(tmp_path / 'whole.h5'), out) == 0
     assert list(out.iterdir()) == find_episodes(out)
     assert len(find_episodes(out)) == 1

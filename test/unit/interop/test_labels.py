@@ -48,6 +48,20 @@ def test_a_table_labels_each_file(tmp_path, capsys):
     }
 
 
+def test_a_row_of_no_episode_is_a_failure_and_a_path_may_go_up(tmp_path, capsys, monkeypatch):
+    """Its source is imported; `..` in the path of the sources changes nothing."""
+    old, out = tmp_path / 'old', tmp_path / 'episodes'
+    write_bag(old / 'one', drive())
+    (old / 'labels.csv').write_text('file,instruction\none,go left\none/data/demo_3,go\n')
+    monkeypatch.chdir(old / 'one')
+    command = ['episodes', 'import', '../../old', '--out', str(out), '--labels', '../labels.csv']
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert '1 imported, 0 skipped, 1 failed' in captured.out
+    assert f'{old}/one/data/demo_3: failed: the labels name it' in captured.err
+    assert imported(out) == {'one': ('go left', 'unknown')}
+
+
 def test_a_pattern_labels_by_the_name(tmp_path, capsys):
     """A name that does not fit is named and not imported."""
     old, out = tmp_path / 'old', tmp_path / 'episodes'

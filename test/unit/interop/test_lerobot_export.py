@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from mobile_vla_ros.episode.timing.windows import one_a_period
 from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.images.stored import decode, mode_of
 from mobile_vla_ros.interop.lerobot import statistics
+from mobile_vla_ros.interop.lerobot.export import Wanted
+from mobile_vla_ros.interop.lerobot.export import exported as exported_set
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, encoded
 
@@ -319,11 +322,36 @@ def test_a_killed_export_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
+    'change',
+    [
+        lambda path: edit({path: {'exclude': 'blurred'}}, by='ana', time_ns=0),
+        lambda path: edit({path: {'instruction': 'turn left'}}, by='ana', time_ns=0),
+        lambda path: path.unlink(),
+        lambda path: os.utime(path, ns=(1, 1)),
+    ],
+)
+def test_an_interrupted_export_of_other_episodes_starts_again(tmp_path, change):
+    """What was excluded, edited, removed or changed since then is not in the set as it was."""
+    folder, out, notes = tmp_path / 'in', tmp_path / 'set', []
+    paths = [write(folder, number) for number in range(2)]
+    results = exported_set(paths, out, Wanted())
+    next(results)
+    results.close()
+    assert len([*(tmp_path / '.set.exporting').glob('.done/*.json')]) == 1
+    change(paths[0])
+    list(exported_set([one for one in paths if one.exists()], out, Wanted(), note=notes.append))
+    assert notes[0].endswith('was interrupted: it starts again')
+    about = [row['tasks'] for row in described(out)[2]]
+    assert about[0] == ['turn left'] or len(about) == 1 or paths[0].stat().st_mtime_ns == 1
+
+
+@pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
         (['--fps', 0], 'a set needs frames a second; got 0'),
         (['--actions', 'sideways=y'], 'actions cannot be mapped so'),
         (['--actions', 'linear_x=a,angular_z=a'], 'actions cannot be mapped so'),
+        (['--actions', 'linear_x=a*2'], 'the actions of an export have no factors'),
         (['--video', 'h264'], 'a video needs an even width and height; got 31x24'),
         (['--state', 'odom'], 'it has no odometry: skipped'),
     ],
@@ -337,6 +365,21 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(
     captured = capsys.readouterr()
     assert sentence in captured.out + captured.err
     assert [one.name for one in tmp_path.iterdir()] == ['in']
+
+
+def test_the_folder_of_a_set_may_be_this_one_and_its_options_are_its_own(
+    tmp_path, capsys, monkeypatch
+):
+    """`--out .` has no name; csv heeds no --fps; a set has no events."""
+    write(tmp_path / 'in')
+    (tmp_path / 'set').mkdir()
+    monkeypatch.chdir(tmp_path / 'set')
+    assert export(tmp_path / 'in', '--out', '.') == 0
+    about = json.loads(described(tmp_path / 'set')[2][0]['mobile_vla/about'])
+    assert about['health'] and 'events' not in about
+    command = ['episodes', 'export', str(tmp_path / 'in'), '--out', str(tmp_path / 'csv')]
+    assert main([*command, '--format', 'csv', '--fps', '5']) == 2
+    assert '--fps, --state and --actions go with' in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_and_a_missing_library_are_said(tmp_path, capsys, monkeypatch):

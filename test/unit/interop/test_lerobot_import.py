@@ -15,8 +15,9 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.timeline import times_of
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.compressed import encode
-from mobile_vla_ros.interop.lerobot.video import VideoWriter
+from mobile_vla_ros.interop.lerobot.video import VideoWriter, at
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS
 
@@ -30,7 +31,7 @@ def noise(frame):
     return blocks.repeat(8, axis=0).repeat(8, axis=1)
 
 
-def set_of(root, names, *, video='', robot='', dtype='float64', **changes):
+def set_of(root, names, *, video='', robot='lekiwi', dtype='float64', **changes):
     """Write a set of version 2.1 by hand: two episodes; return its folder."""
     (root / 'meta').mkdir(parents=True)
     image = {'dtype': 'video' if video else 'image', 'shape': [48, 64, 3], 'names': None}
@@ -146,8 +147,15 @@ def test_out_and_in_again_is_equal_to_the_last_bit(tmp_path):
     ('names', 'robot', 'more', 'columns'),
     [
         (('x.vel', 'y.vel', 'theta.vel'), 'lekiwi', (), {0: 1, 1: 1, 5: np.pi / 180}),
-        (('x.vel', 'y.vel', 'theta.vel'), 'other', (), {0: 1, 1: 1, 5: 1}),
-        (('arm.pos', 'linear_velocity', 'angular_velocity'), 'earthrover', (), {0: 1, 5: 1}),
+        (('x.vel', 'y.vel', 'theta.vel'), 'xlerobot_pro', (), {0: 1, 1: 1, 5: np.pi / 180}),
+        (
+            ('x.vel', 'theta.vel'),
+            'lekiwi_client',
+            ('--actions', 'linear_x=x.vel,angular_z=theta.vel'),
+            {0: 1, 5: np.pi / 180},
+        ),
+        (('x.vel', 'theta.vel'), '', ('--actions', 'angular_z=theta.vel*2'), {5: 2}),
+        (('arm.pos', 'linear_velocity', 'angular_velocity'), 'other', (), {0: 1, 5: 1}),
         (('a', 'b'), '', ('--actions', 'angular_z=a,linear_x=b*0.5'), {5: 1, 0: 0.5}),
     ],
 )
@@ -163,21 +171,62 @@ def test_actions_are_mapped_by_their_names_or_as_given(tmp_path, names, robot, m
         assert np.allclose(np.diff(episode.frame_stamp_ns), 1e8, rtol=1e-9)
         assert episode.encoded(3) == encode(noise(3), 'png')
     used = {name: actions(len(names))[:, place] for place, name in enumerate(names)}
-    given = dict(zip(('a', 'b'), (5, 0), strict=True)) if more else {}
+    given = {'a': 5, 'b': 0}
     for place, name in enumerate(names):
         column = given.get(name, {'x': 0, 'y': 1, 't': 5, 'l': 0}.get(name[0]))
         column = 5 if name == 'angular_velocity' else column
-        if name != 'arm.pos':
+        if column in columns:
             assert np.array_equal(found[:, column], used[name] * columns[column]), (place, name)
     assert not found[:, [one for one in range(6) if one not in columns]].any()
 
 
 def test_the_note_of_an_import_says_what_is_left_behind(tmp_path, capsys):
-    """Actions of an arm, and units that nobody knows."""
-    root = set_of(tmp_path / 'set', ('arm.pos', 'linear_velocity'), robot='earthrover_mini_plus')
+    """Actions of an arm."""
+    root = set_of(tmp_path / 'set', ('arm.pos', 'linear_velocity'))
     assert import_set(root, tmp_path / 'out') == 0
-    said = capsys.readouterr().out
-    assert 'actions not imported: arm.pos' in said and 'from -1 to 1, not m/s' in said
+    assert 'actions not imported: arm.pos' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('robot', 'name', 'unit', 'sentence'),
+    [
+        ('earthrover_mini_plus', 'angular_velocity', '', 'got -1 to 1'),
+        ('other', 'theta.vel', '', "got robot 'other'"),
+        ('lekiwi', 'theta.vel', 'rev/min', 'got rev/min'),
+    ],
+)
+def test_a_unit_that_nobody_knows_needs_a_factor(tmp_path, capsys, robot, name, unit, sentence):
+    """A guess would be wrong by a factor of 57."""
+    root = set_of(tmp_path / 'set', (name,), robot=robot)
+    file = root / 'meta/info.json'
+    info = json.loads(file.read_text())
+    info['features']['action']['info'] = {'units': [unit]}
+    file.write_text(json.dumps(info))
+    assert import_set(root, tmp_path / 'out') == 1
+    assert import_set(root, tmp_path / 'out', '--actions', f'angular_z={name}') == 1
+    said = capsys.readouterr().err
+    assert said.count(f'the unit of its action {name} is unknown; {sentence}') == 4, said
+    assert import_set(root, tmp_path / 'out', '--actions', f'angular_z={name}*1') == 0
+
+
+def test_the_nearest_frame_of_a_video_is_taken_and_damage_is_said(tmp_path):
+    """A video of three times the rate has the frames at each time; no picture is guessed."""
+    path = tmp_path / 'a.mp4'
+    with path.open('wb') as file:
+        writer = VideoWriter(file, 'h264', (64, 48), 30)
+        for number in range(60):
+            writer.add(noise(number))
+        writer.close()
+    for row, one in enumerate(at(path, np.arange(20) / 10, 0.05)):
+        differences = [np.abs(one[..., ::-1] - noise(number).astype(int)) for number in range(60)]
+        assert np.argmin(np.mean(differences, axis=(1, 2, 3))) == 3 * row
+    with pytest.raises(UserError, match='lacks frames'):
+        list(at(path, np.arange(21) / 10, 0.03))
+    data = bytearray(path.read_bytes())
+    data[7200:7230] = bytes(30)  # a picture that a decoder would guess
+    path.write_bytes(data)
+    with pytest.raises(UserError, match='cannot be read'):
+        list(at(path, np.arange(20) / 10, 0.05))
 
 
 @pytest.mark.parametrize('codec', ['h264', 'av1'])

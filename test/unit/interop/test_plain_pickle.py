@@ -46,6 +46,14 @@ def test_arrays_of_both_numpys_are_read(module):
     assert found['yaw'].tolist() == [1.5, -2.5]
 
 
+def test_a_number_is_not_the_bytes_of_an_array():
+    """It would allocate as many zeros."""
+    dtype = b'cnumpy\ndtype\n(U\x02f8tR'
+    made = b'cnumpy.core.numeric\n_frombuffer\n(K\x08' + dtype + b'K\x01\x85U\x01CtR'
+    with pytest.raises(UserError, match='got int, not bytes'):
+        read_arrays(b'\x80\x02}U\x03yaw' + made + b's.')
+
+
 class Call:
     """An object whose pickle calls something."""
 
