@@ -119,8 +119,7 @@ def named(names: Sequence[str], *policies: Path | str | None) -> list[str]:
         names = [
             name for name, suite in suites.SUITES.items() if suite.yardstick and suite.base == base
         ]
-    if base == DIFF:
-        names = [suites.for_base(name, base) for name in names]
+    names = [suites.for_base(name, base) for name in names]
     for name in names:
         suites.scene(name, 0)
     return list(dict.fromkeys(names))

@@ -184,8 +184,8 @@ SUITES = _OMNI_SUITES | {
 
 
 def for_base(suite: str, base: str) -> str:
-    """Return the name of a suite's scenes for a base, ``omni`` or ``diff``."""
-    return DIFF_PREFIX * (base == DIFF) + suite.removeprefix(DIFF_PREFIX)
+    """Return the name of a suite's scenes for a base; a name that has a base already stays."""
+    return suite if base == OMNI or suite.startswith(DIFF_PREFIX) else DIFF_PREFIX + suite
 
 
 def scene(suite: str, index: int) -> Scene:

@@ -30,7 +30,6 @@ from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.sim.params import sim_controls, sim_params
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, Arena, Judge
-from mobile_vla_ros.sim.scene import DIFF
 from mobile_vla_ros.sim.world import BaseLimits
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -148,8 +147,8 @@ class SimNode(Node):
         """Set the suite and trial of the next reset; pause the scene, or resume it."""
         values = {parameter.name: parameter.value for parameter in parameters}
         known = {name: values[name] for name in vars(self._controls) if name in values}
-        if 'suite' in known and self._controls.base == DIFF:
-            known['suite'] = suites.for_base(known['suite'], DIFF)
+        if 'suite' in known:
+            known['suite'] = suites.for_base(known['suite'], self._controls.base)
         controls = replace(self._controls, **known)
         try:
             suites.scene(controls.suite, controls.trial)

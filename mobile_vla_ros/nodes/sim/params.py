@@ -129,7 +129,7 @@ def sim_controls(node: Node) -> SimControls:
     if base not in (OMNI, DIFF):
         raise UserError('unknown base', got=repr(base), expected=f'{OMNI} or {DIFF}')
     return SimControls(
-        suite=suites.for_base(suite, base) if base == DIFF else suite,
+        suite=suites.for_base(suite, base),
         trial=declare(
             node,
             'trial',
