@@ -9,6 +9,7 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 
 # Columns of a twist, in the order of geometry_msgs/Twist and REP 103.
 TWIST_AXES = ('linear_x', 'linear_y', 'linear_z', 'angular_x', 'angular_y', 'angular_z')
+PLANAR_AXES = ('linear_x', 'linear_y', 'angular_z')  # over a floor
 AXIS_UNITS = {axis: 'm/s' if axis.startswith('linear') else 'rad/s' for axis in TWIST_AXES}
 
 NANOSECONDS = 1_000_000_000

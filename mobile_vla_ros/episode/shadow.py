@@ -17,10 +17,9 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_rule import ASSUMED, CommandRule
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import AXIS_UNITS, NANOSECONDS, TWIST_AXES, Command
+from mobile_vla_ros.types import AXIS_UNITS, NANOSECONDS, PLANAR_AXES, TWIST_AXES, Command
 
-AXES = ('linear_x', 'linear_y', 'angular_z')
-COLUMNS = [TWIST_AXES.index(axis) for axis in AXES]
+COLUMNS = [TWIST_AXES.index(axis) for axis in PLANAR_AXES]
 FOLDER = 'shadow'
 WINDOW_S = 10.0
 LIVE_NS = 2 * NANOSECONDS
@@ -55,9 +54,9 @@ class _Differences:
     """Differences between driven and proposed by axis, in total and over the last two seconds."""
 
     pairs: int = 0
-    total: np.ndarray = field(default_factory=lambda: np.zeros(len(AXES)))
-    flips: np.ndarray = field(default_factory=lambda: np.zeros(len(AXES)))
-    moved: np.ndarray = field(default_factory=lambda: np.zeros(len(AXES)))
+    total: np.ndarray = field(default_factory=lambda: np.zeros(len(PLANAR_AXES)))
+    flips: np.ndarray = field(default_factory=lambda: np.zeros(len(PLANAR_AXES)))
+    moved: np.ndarray = field(default_factory=lambda: np.zeros(len(PLANAR_AXES)))
     live: deque[tuple[int, np.ndarray]] = field(default_factory=deque)
 
     def add(self, driven: np.ndarray, proposed: np.ndarray, steady_ns: int) -> np.ndarray:
@@ -76,7 +75,7 @@ class _Differences:
             self.live.popleft()
         live = np.mean([apart for _, apart in self.live], axis=0) if self.live else None
         found: dict[str, float | None] = {}
-        for column, axis in enumerate(AXES):
+        for column, axis in enumerate(PLANAR_AXES):
             unit = 'mps' if AXIS_UNITS[axis] == 'm/s' else 'radps'
             found[f'{axis}_live_{unit}'] = None if live is None else float(live[column])
             found[f'{axis}_mean_{unit}'] = (

@@ -6,7 +6,6 @@ from typing import Any
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from mobile_vla_ros import __version__, text_table
-from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.model.builtin import KNOWN_HUB
 from mobile_vla_ros.model.policy_spec import PolicySpec
 
@@ -94,6 +93,8 @@ def data_card(found: Mapping[str, Any], repo: str) -> str:
     :param found: of ``evaluation.audit``.
     :param repo: OWNER/NAME of the repository.
     """
+    from mobile_vla_ros.evaluation import audit  # it loads torch, which a policy's page needs not
+
     name = repo.rpartition('/')[2]
     about = DatasetCardData(pretty_name=name, task_categories=['robotics'], tags=TAGS)
     return _page(

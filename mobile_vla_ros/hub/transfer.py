@@ -5,20 +5,24 @@ import fnmatch
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobile_vla_ros.episode.catalog.inspect import vetted
 from mobile_vla_ros.episode.storage import edits, schema
 from mobile_vla_ros.episode.storage.reader import episodes_at
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.files import make_folder, sha256
+from mobile_vla_ros.types import PLANAR_AXES
+
+if TYPE_CHECKING:
+    from mobile_vla_ros.model.policy_spec import PolicySpec
 
 POLICY, EPISODES = 'model', 'dataset'  # the hub's names of the kinds of repository
 FETCHED, SKIPPED = 'fetched', 'skipped'
 CARD = 'README.md'
-AXES = ('linear_x', 'linear_y', 'angular_z')
 # A commit each, so that an interrupted push of many episodes goes on after the last one.
 FILES_A_COMMIT = 40
 # What is fetched of a repository; whatever else it has stays there.
@@ -42,7 +46,7 @@ class Shipment:
     kind: str
     files: dict[str, Path]
     card: str
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return what would be sent: each file with its size, then the page."""
@@ -60,12 +64,10 @@ def of_policy(folder: Path | str, repo: str) -> Shipment:
     """
     from mobile_vla_ros.hub.cards import model_card
     from mobile_vla_ros.model.builtin import bundle_folder
-    from mobile_vla_ros.model.golden import GOLDEN
-    from mobile_vla_ros.model.policy_spec import FILES, MANIFEST, read_spec
+    from mobile_vla_ros.model.policy_spec import FILES, GOLDEN, MANIFEST
 
     folder = bundle_folder(folder)
-    spec = read_spec(folder)
-    _check_bundle(folder)
+    spec = _checked_bundle(folder)
     names, words = [MANIFEST, *FILES], tuple[str, ...]()
     if (folder / GOLDEN).is_file():
         names.append(GOLDEN)
@@ -85,7 +87,8 @@ def of_episodes(path: Path, repo: str) -> Shipment:
     from mobile_vla_ros.hub.cards import data_card
 
     paths = [one for one in episodes_at(path) if one.suffix == schema.SUFFIX]
-    left_out = audit_paths(paths, Sampling(), AXES)['left_out']
+    found = audit_paths(paths, Sampling(), PLANAR_AXES)
+    left_out = found['left_out']
     kept = [one for one in paths if str(one) not in left_out]
     if not kept:
         raise UserError(
@@ -98,8 +101,9 @@ def of_episodes(path: Path, repo: str) -> Shipment:
     words = [f'left out: {name}: {reason}' for name, reason in left_out.items()]
     if any(name.endswith(edits.SUFFIX) for name in files):
         words.append('an edit is a list beside the recording: what a trim cuts off is sent too')
-    card = data_card(audit_paths(kept, Sampling(), AXES), repo)
-    return Shipment(EPISODES, files, card, tuple(words))
+    if left_out:  # the page is about what is sent
+        found = audit_paths(kept, Sampling(), PLANAR_AXES)
+    return Shipment(EPISODES, files, data_card(found, repo), tuple(words))
 
 
 def push(shipment: Shipment, repo: str, *, private: bool = False) -> str:
@@ -136,7 +140,7 @@ def push(shipment: Shipment, repo: str, *, private: bool = False) -> str:
             api.create_commit(
                 repo,
                 part,
-                repo_type=shipment.kind,
+                repo_type=kind,
                 commit_message=f'mobile_vla: {part[0].path_in_repo} and {len(part) - 1} more',
             )
     return str(address)
@@ -153,7 +157,7 @@ def pull_policy(repo: str, out: Path, revision: str | None = None) -> Path:
 
     check_new(out)
     with _fetched(repo, POLICY, out, revision) as folder:
-        _check_bundle(folder)
+        _checked_bundle(folder)
         folder.rename(out)
     return out
 
@@ -234,9 +238,9 @@ def _hub(repo: str) -> Iterator[None]:
     """Turn what the hub's client raises into sentences."""
     from huggingface_hub import errors
 
-    if repo.count('/') != 1:
-        raise UserError('a repository is named OWNER/NAME', got=repr(repo))
     try:
+        if repo.count('/') != 1:  # it takes names without an owner
+            raise errors.HFValidationError
         yield
     except UserError:
         raise
@@ -265,8 +269,8 @@ def _hub(repo: str) -> Iterator[None]:
         ) from None
 
 
-def _check_bundle(folder: Path) -> None:
-    """Raise UserError unless a folder has the files of its manifest, unchanged."""
+def _checked_bundle(folder: Path) -> 'PolicySpec':
+    """Return the spec of a bundle; raise UserError unless its files are those of its manifest."""
     from mobile_vla_ros.model.policy_spec import read_spec
 
     spec = read_spec(folder)
@@ -278,3 +282,4 @@ def _check_bundle(folder: Path) -> None:
                 got=f'{name} differs from its policy.json' if path.is_file() else f'no {name}',
                 remedy='train or fetch it again',
             )
+    return spec

@@ -29,13 +29,14 @@ from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle_check import adapter_problems, config_problems, tensor_problems
 from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, inside
 from mobile_vla_ros.model.device import pick_device
-from mobile_vla_ros.model.golden import GOLDEN, Golden, write_golden
+from mobile_vla_ros.model.golden import Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.model.network import ActionHead, VlaNetwork, start_ids
 from mobile_vla_ros.model.packing import quantised
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
     FILES,
+    GOLDEN,
     HEAD,
     MANIFEST,
     PolicySpec,

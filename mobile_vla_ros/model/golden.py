@@ -15,10 +15,9 @@ from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.closed_folder import inside
 from mobile_vla_ros.model.manifest_check import MAX_TEXT
 from mobile_vla_ros.model.network import VlaNetwork, evaluating
-from mobile_vla_ros.model.policy_spec import PolicySpec
+from mobile_vla_ros.model.policy_spec import GOLDEN, PolicySpec
 from mobile_vla_ros.types import BLANKS
 
-GOLDEN = 'golden.safetensors'
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 # The command that writes golden frames into a bundle.
 STORE = 'mobile_vla replay EPISODE --policy POLICY --store-golden'

@@ -19,6 +19,7 @@ MANIFEST = 'policy.json'
 ADAPTER = 'adapter'
 ADAPTER_FILES = ('adapter_config.json', 'adapter_model.safetensors')
 HEAD = 'head.safetensors'
+GOLDEN = 'golden.safetensors'
 # Those that are loaded besides the manifest, by their names in it.
 FILES = (HEAD, *(f'{ADAPTER}/{name}' for name in ADAPTER_FILES))
 

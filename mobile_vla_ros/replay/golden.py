@@ -22,7 +22,8 @@ def store(episode: Path, policy: Path | str, instruction: str | None, backbone: 
     from mobile_vla_ros.data.segments import Sampling, read_episodes
     from mobile_vla_ros.model.builtin import bundle_folder
     from mobile_vla_ros.model.bundle import load_bundle
-    from mobile_vla_ros.model.golden import GOLDEN, make_golden, write_golden
+    from mobile_vla_ros.model.golden import make_golden, write_golden
+    from mobile_vla_ros.model.policy_spec import GOLDEN
     from mobile_vla_ros.types import VERDICTS
 
     loaded = load_bundle(policy, merge=False, backbone=backbone)

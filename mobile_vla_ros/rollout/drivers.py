@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sha256
-from mobile_vla_ros.types import BLANKS, Frame
+from mobile_vla_ros.types import BLANKS, PLANAR_AXES, Frame
 
 if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
     import numpy as np
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
 
 CONTROLS = (*filter(None, BLANKS), 'zero', 'mean_action')
 EXPERT = 'expert'  # among the names of policies
-ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 
 def read_policy(policy: Path | str) -> 'PolicySpec':
@@ -34,12 +33,12 @@ def read_policy(policy: Path | str) -> 'PolicySpec':
 
 
 def _fitting(policy: Path | str, spec: 'PolicySpec') -> 'PolicySpec':
-    foreign = [axis for axis in spec.actions.axes if axis not in ARENA_AXES]
+    foreign = [axis for axis in spec.actions.axes if axis not in PLANAR_AXES]
     if foreign:
         raise UserError(
             f'the arena cannot drive the policy {policy}',
             got=f'axes {", ".join(spec.actions.axes)}',
-            expected=f'some of {", ".join(ARENA_AXES)}',
+            expected=f'some of {", ".join(PLANAR_AXES)}',
             remedy='train it on these: mobile_vla train --axes',
         )
     return spec
