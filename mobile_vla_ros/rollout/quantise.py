@@ -58,9 +58,9 @@ def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, An
         offline=settings.offline,
         backbone=settings.backbone,
     )
-    sizes = [_bytes(policy)]
+    sizes = [policy.weight_bytes]
     quantise(policy.network.kosmos)
-    sizes.append(_bytes(policy))
+    sizes.append(policy.weight_bytes)
     ok, sentence = check_golden(policy, read_golden(settings.policy), INT8)
     if not ok:
         raise UserError(f'the policy {settings.policy} cannot drive in int8: {sentence}')
@@ -94,17 +94,13 @@ def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, An
         'better': better,
         'at_most_worse': round(bound, 4),
         'bytes': sizes,
-        'device': str(policy.network.action_token.device),
+        'device': str(policy.device),
         'torch': torch.__version__,
     }
     if bound > MARGIN:
         return False, proof
     copy_bundle(settings.policy, out, replace(policy.spec, int8=proof))
     return True, proof
-
-
-def _bytes(policy: VlaPolicy) -> int:
-    return sum(value.nbytes for value in policy.network.state_dict().values())
 
 
 def words(proof: dict[str, Any], out: Path | None) -> str:

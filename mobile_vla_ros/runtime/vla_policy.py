@@ -72,6 +72,11 @@ class VlaPolicy:
         """Where it computes."""
         return self.network.action_token.device
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights, as they are held."""
+        return sum(value.nbytes for value in self.network.state_dict().values())
+
     def capture(self) -> None:
         """
         Encode frames one at a time with fixed shapes, on a GPU as a CUDA graph.
@@ -104,7 +109,7 @@ class VlaPolicy:
             raise UserError('the policy has no instruction', remedy='publish one on instruction')
         if self._prompt is None or instruction != self._prompt.instruction:
             ids, lengths = tokenize(self._tokenizer, [self.spec.prompt(instruction)])
-            device = self.network.action_token.device
+            device = self.device
             self._prompt = _Prompt(instruction, ids.to(device), lengths.to(device))
             self.reset()
         self._encode(

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from mobile_vla_ros.bench.drive.step import TEXT, child, frames, load, run_child, weights_of
+from mobile_vla_ros.bench.drive.step import TEXT, child, frames, load, run_child
 from mobile_vla_ros.bench.drive.step_bundle import write_policy
 from mobile_vla_ros.bench.process import peak_bytes, resident_bytes
 from mobile_vla_ros.bench.table import Figure, at_most, plain
@@ -130,7 +130,7 @@ def _load(folder: Path, device: str = 'cpu') -> dict:
     profile, began = cProfile.Profile(), time.perf_counter()
     policy = profile.runcall(load, folder, device)
     load_s, began = time.perf_counter() - began, time.perf_counter()
-    gpu = policy.network.action_token.device if device != 'cpu' else None
+    gpu = policy.device if device != 'cpu' else None
     peak = torch.cuda.max_memory_allocated(gpu) if gpu else peak_bytes() - before
     policy.infer(frames(policy.spec)[: policy.spec.window], TEXT)
     taken = {getattr(one.code, 'co_name', ''): one.totaltime for one in profile.getstats()}
@@ -139,7 +139,7 @@ def _load(folder: Path, device: str = 'cpu') -> dict:
         'load_s': load_s,
         'first_s': time.perf_counter() - began,
         'peak': peak,
-        'weights': weights_of(policy),
+        'weights': policy.weight_bytes,
         'phases': {name: taken.get(name, 0.0) for name in PHASES},
     }
 

@@ -164,24 +164,19 @@ def load(folder: Path, device: str, precision: str = 'bf16') -> 'VlaPolicy':
     return policy
 
 
-def weights_of(policy: 'VlaPolicy') -> int:
-    """Return the bytes of its network's weights."""
-    return sum(value.nbytes for value in policy.network.state_dict().values())
-
-
 def _step(folder: Path, device: str = 'cpu', precision: str = 'bf16') -> dict:
     """Step, and, unless in int8, alternate with the forwards to compare with."""
     import torch
 
     before = resident_bytes()
     policy = load(folder, device, precision)
-    gpu = policy.network.action_token.device if device != 'cpu' else None
+    gpu = policy.device if device != 'cpu' else None
     peak = torch.cuda.max_memory_allocated(gpu) if gpu else peak_bytes() - before
     window, shots = policy.spec.window, frames(policy.spec)
     policy.infer(shots[:window], TEXT)  # warm-up: lazy allocations
     policy.infer(shots[1:], TEXT)
     found = {
-        'weights': weights_of(policy),
+        'weights': policy.weight_bytes,
         'threads': _threads(),
         'frames': window,
         'peak': peak,
@@ -196,7 +191,7 @@ def _step(folder: Path, device: str = 'cpu', precision: str = 'bf16') -> dict:
     variants = {'own_window_s': own_window, 'step_s': lambda: policy.infer(shots[1:], TEXT)}
     if precision == 'bf16':
         images = [frame.image for frame in shots[:window]]
-        bare = _bare(folder, policy.spec, images, policy.network.action_token.device)
+        bare = _bare(folder, policy.spec, images, policy.device)
         bare(1)
         plain = {'bare_s': lambda: bare(1), 'plain_window_s': lambda: bare(window)}
         variants = {**plain, **variants}

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -114,14 +115,21 @@ def test_one_that_cannot_be_made_ends_the_node_with_a_sentence(nodes, moody):
     assert 'Traceback' not in process.output
 
 
-def test_a_killed_process_of_a_policy_is_a_fault_and_the_node_goes_on(nodes, client):
-    """Nothing is proposed any more, and the node says why; the process ends with the node."""
+@contextmanager
+def driven_by_a_process(nodes, client):
+    """Yield a node that drives by a process, what it sends, and that process."""
     received = Drive(client)
     command = f'process:{shlex.quote(sys.executable)} -I -S {PEER}'
     node = nodes.start('inference_node', params={'policy': command, 'instruction': 'go'})
     with FaultyCamera(client):
         received.until(OK, timeout_s=60)
         (peer,) = psutil.Process(node.pid).children()
+        yield node, received, peer
+
+
+def test_a_killed_process_of_a_policy_is_a_fault_and_the_node_goes_on(nodes, client):
+    """Nothing is proposed any more, and the node says why; the process ends with the node."""
+    with driven_by_a_process(nodes, client) as (node, received, peer):
         assert received.proposals.last.twist.angular.z in (0, 1)
         peer.kill()
         received.until(FAULT, 'the process of the policy has ended; got SIGKILL')
@@ -133,12 +141,7 @@ def test_a_killed_process_of_a_policy_is_a_fault_and_the_node_goes_on(nodes, cli
 
 def test_a_hung_process_of_a_policy_ends_with_the_node(nodes, client):
     """In the middle of a step that would take an hour."""
-    received = Drive(client)
-    command = f'process:{shlex.quote(sys.executable)} -I -S {PEER}'
-    node = nodes.start('inference_node', params={'policy': command, 'instruction': 'go'})
-    with FaultyCamera(client):
-        received.until(OK, timeout_s=60)
-        (peer,) = psutil.Process(node.pid).children()
+    with driven_by_a_process(nodes, client) as (node, _, peer):
         client.publish('instruction', String(data='hang'), LATCHED)
         time.sleep(1.0)
         node.signal(signal.SIGINT)
